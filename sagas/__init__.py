@@ -1,0 +1,1 @@
+"""Business processes built on `saga`, and the small services they run against."""
