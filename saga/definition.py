@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, NoReturn, TypeGuard
+from typing import Any, Literal
 
 import msgspec
 
+from saga.checks import check_exception_types, is_int, is_number, refuse
 from saga.context import SagaContext
-from saga.exceptions import SagaDefinitionError, SagaSerializationError, SagaValidationError
+from saga.exceptions import SagaDefinitionError, SagaSerializationError
 from saga.graph import Graph, Shape, StepShape, graph_of
 from saga.strategies.base import FailureStrategy
 
@@ -20,9 +20,6 @@ CompensateOn = Literal["uncertain", "success", "started"]
 OnInterrupt = Literal["retry", "compensate", "park"]
 
 STEPS_MAX = 10_000
-NAME_LENGTH_MAX = 200
-ATTEMPTS_MAX = 1_000
-EXPONENT_MAX = 1_000
 PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (TypeError, AttributeError, NameError, SagaSerializationError)
 
 
@@ -56,18 +53,18 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             SagaValidationError: Naming the field, the value and the limit.
         """
-        if self.max_attempts is not None and not (_is_int(self.max_attempts) and 1 <= self.max_attempts <= 1_001):
-            _refuse("RetryPolicy.max_attempts", self.max_attempts, "an integer from 1 to 1001, or None for no limit")
+        if self.max_attempts is not None and not (is_int(self.max_attempts) and 1 <= self.max_attempts <= 1_001):
+            refuse("RetryPolicy.max_attempts", self.max_attempts, "an integer from 1 to 1001, or None for no limit")
         if not (is_number(self.initial_interval) and self.initial_interval > 0):
-            _refuse("RetryPolicy.initial_interval", self.initial_interval, "a number of seconds above 0")
+            refuse("RetryPolicy.initial_interval", self.initial_interval, "a number of seconds above 0")
         if not (is_number(self.backoff) and self.backoff >= 1):
-            _refuse("RetryPolicy.backoff", self.backoff, "a number of at least 1")
+            refuse("RetryPolicy.backoff", self.backoff, "a number of at least 1")
         if not (is_number(self.max_interval) and self.max_interval >= self.initial_interval):
-            _refuse("RetryPolicy.max_interval", self.max_interval, "at least initial_interval, in seconds")
+            refuse("RetryPolicy.max_interval", self.max_interval, "at least initial_interval, in seconds")
         if self.max_elapsed is not None and not (is_number(self.max_elapsed) and self.max_elapsed > 0):
-            _refuse("RetryPolicy.max_elapsed", self.max_elapsed, "a number of seconds above 0, or None")
+            refuse("RetryPolicy.max_elapsed", self.max_elapsed, "a number of seconds above 0, or None")
         if self.jitter not in ("full", "none"):
-            _refuse("RetryPolicy.jitter", self.jitter, "'full' or 'none'")
+            refuse("RetryPolicy.jitter", self.jitter, "'full' or 'none'")
         for field in ("retry_on", "no_retry_on"):
             check_exception_types(f"RetryPolicy.{field}", getattr(self, field))
 
@@ -209,72 +206,3 @@ def incompatibility(started: frozenset[str], stored: Shape, current: Shape) -> s
         if new:
             return f"the new step {new[0]!r} comes before step {name!r}, which has started"
     return None
-
-
-def check_name(what: str, name: object) -> str:
-    """Return the name if it can name a step.
-
-    Raises:
-        SagaValidationError: Naming what is wrong with it.
-    """
-    if not isinstance(name, str):
-        _refuse(what, name, "a string")
-    if not name.strip():
-        _refuse(what, name, "a string that is not empty")
-    if len(name) > NAME_LENGTH_MAX:
-        _refuse(what, name[:40] + "…", f"at most {NAME_LENGTH_MAX} characters, not {len(name)}")
-    if ":" in name:
-        _refuse(what, name, "a string without ':', which separates the parts of idempotency keys")
-    for char in name:
-        if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-            _refuse(what, name, f"without control characters such as {char!r}")
-    return name
-
-
-def check_seconds(what: str, value: object) -> float | None:
-    """Return the timeout if it is a positive finite number or None.
-
-    Raises:
-        SagaValidationError: Otherwise.
-    """
-    if value is None:
-        return None
-    if not (is_number(value) and value > 0):
-        _refuse(what, value, "a finite number of seconds above 0, or None for no limit")
-    return float(value)
-
-
-def check_retries(what: str, value: object) -> int | None:
-    """Return the number of retries if it is an integer from 0 to 1,000 or None.
-
-    Raises:
-        SagaValidationError: Otherwise.
-    """
-    if value is not None and not (_is_int(value) and 0 <= value <= ATTEMPTS_MAX):
-        _refuse(what, value, f"an integer from 0 to {ATTEMPTS_MAX}, or None for the default")
-    return value
-
-
-def check_exception_types(what: str, value: object) -> None:
-    """Check that the value is a tuple of exception types.
-
-    Raises:
-        SagaValidationError: Otherwise.
-    """
-    good = isinstance(value, tuple) and all(isinstance(item, type) and issubclass(item, Exception) for item in value)
-    if not good:
-        _refuse(what, value, "a tuple of exception types")
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether the value is a finite int or float; booleans are not numbers here."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _refuse(what: str, value: object, expected: str) -> NoReturn:
-    message = f"{what} must be {expected}; got {value!r}"
-    raise SagaValidationError(message)
