@@ -1,0 +1,75 @@
+"""Start the services as processes of their own, and end them whatever happens."""
+
+from __future__ import annotations
+
+import select
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+START_SECONDS = 15.0
+STOP_SECONDS = 3.0
+
+
+class ServiceStartError(Exception):
+    """A service did not say which port it listens on; the message has the end of its log."""
+
+
+@contextmanager
+def running_services(directory: Path, smtp: str) -> Iterator[dict[str, str]]:
+    """Run inventory, payment and notification; give their addresses by name.
+
+    Args:
+        directory: Where each keeps its SQLite file and its log.
+        smtp: ``HOST:PORT`` of the mail server.
+
+    Raises:
+        ServiceStartError: If one of them does not start.
+    """
+    options = {"inventory": [], "payment": [], "notification": ["--smtp", smtp]}
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, more in options.items():
+            processes[name] = _start(name, directory, more)
+        yield {name: _address(name, process, directory) for name, process in processes.items()}
+    finally:
+        stop(processes.values())
+
+
+def stop(processes: Iterator[subprocess.Popen[bytes]] | Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask each process to end; kill what has not ended after a moment."""
+    ending = list(processes)
+    for process in ending:
+        process.terminate()
+    for process in ending:
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _start(name: str, directory: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"sagas.services.{name}", "--db", str(directory / f"{name}.db"), *more]
+    with (directory / f"{name}.log").open("ab") as log:
+        # A session of its own keeps Ctrl-C from the terminal away: the parent ends it in good order.
+        return subprocess.Popen(  # noqa: S603  (this interpreter, on a module of this package)
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, bufsize=0, start_new_session=True
+        )
+
+
+def _address(name: str, process: subprocess.Popen[bytes], directory: Path) -> str:
+    readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+    line = process.stdout.readline() if readable and process.stdout is not None else b""
+    if not line:
+        log = (directory / f"{name}.log").read_text(errors="replace")[-2_000:]
+        message = f"the {name} service did not start within {START_SECONDS:g} s; its log ends with:\n{log}"
+        raise ServiceStartError(message)
+    return f"http://127.0.0.1:{int(line)}"

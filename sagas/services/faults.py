@@ -1,0 +1,111 @@
+"""Break calls on purpose, to see what a saga makes of it.
+
+A caller asks for a fault with the header ``X-Fault``; a test or a demo asks for faults of coming calls with
+``POST /faults``. To add a fault, write a function and name it in ``FAULTS``.
+
+| fault             | effect        | what the caller sees                      |
+|-------------------|---------------|-------------------------------------------|
+| ``error-before``  | none          | 503                                       |
+| ``error-after``   | happened      | 500                                       |
+| ``reply-lost``    | happened      | the connection closes without an answer   |
+| ``slow=SECONDS``  | happens later | the answer, or its own timeout            |
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+
+from sagas.services.ledger import error_body
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    Fault = Callable[[ASGIApp, Scope, Receive, Send, str], Awaitable[None]]
+
+
+class PlannedFault(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``POST /faults``: break the next ``times`` calls of ``path``."""
+
+    path: str
+    fault: str
+    times: int = 1
+
+
+class Faults:
+    """ASGI middleware that breaks a call if its header or the plan says so."""
+
+    def __init__(self, app: ASGIApp, plan: FaultPlan) -> None:
+        self._app = app
+        self._plan = plan
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on, with its fault if it has one."""
+        spec = ""
+        if scope["type"] == "http":
+            spec = Headers(scope=scope).get("x-fault") or self._plan.next(scope["path"])
+        name, _, value = spec.partition("=")
+        if not name:
+            await self._app(scope, receive, send)
+        elif name in FAULTS:
+            await FAULTS[name](self._app, scope, receive, send, value)
+        else:
+            body = error_body("unknown_fault", f"no fault is called {name!r}; there are {', '.join(FAULTS)}")
+            await JSONResponse(body, status_code=400)(scope, receive, send)
+
+
+class FaultPlan:
+    """The faults of coming calls, by path, in order."""
+
+    def __init__(self) -> None:
+        self._queues: defaultdict[str, deque[str]] = defaultdict(deque)
+
+    def add(self, planned: PlannedFault) -> None:
+        """Break the next calls of a path."""
+        self._queues[planned.path].extend([planned.fault] * planned.times)
+
+    def next(self, path: str) -> str:
+        """Take the fault of a call that arrives now; empty if it has none."""
+        queue = self._queues.get(path)
+        return queue.popleft() if queue else ""
+
+
+async def _error_before(_app: ASGIApp, scope: Scope, receive: Receive, send: Send, _value: str) -> None:
+    body = error_body("fault", "failed on purpose, before the effect")
+    await JSONResponse(body, status_code=503)(scope, receive, send)
+
+
+async def _error_after(app: ASGIApp, scope: Scope, receive: Receive, send: Send, _value: str) -> None:
+    await app(scope, receive, _unsent)
+    body = error_body("fault", "failed on purpose, after the effect")
+    await JSONResponse(body, status_code=500)(scope, receive, send)
+
+
+async def _reply_lost(app: ASGIApp, scope: Scope, receive: Receive, send: Send, _value: str) -> None:
+    await app(scope, receive, _unsent)
+    # An answer that is begun and never finished makes the server close the connection.
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+
+
+async def _slow(app: ASGIApp, scope: Scope, receive: Receive, send: Send, value: str) -> None:
+    await asyncio.sleep(float(value))
+    await app(scope, receive, send)
+
+
+async def _unsent(_message: Message) -> None:
+    """Take a part of the answer and drop it."""
+
+
+FAULTS: dict[str, Fault] = {
+    "error-before": _error_before,
+    "error-after": _error_after,
+    "reply-lost": _reply_lost,
+    "slow": _slow,
+}

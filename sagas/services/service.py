@@ -1,0 +1,128 @@
+"""The HTTP face that every service has: typed bodies, a key on every mutating call, the ledger to read back.
+
+A service declares its actions, undos and reads; this module does the rest of HTTP for them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sagas.services.faults import FaultPlan, Faults, PlannedFault
+from sagas.services.ledger import Answer, Call, error_body
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from sagas.services.ledger import Entry, Facts, Ledger
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+PAGE_ROWS = 1_000
+
+
+class Undo(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of an undo: the idempotency key of the action that it undoes."""
+
+    undoes: str
+
+
+U = TypeVar("U", bound=Undo)
+
+
+class Service:
+    """Routes over one ledger."""
+
+    def __init__(self, ledger: Ledger, problems: Callable[[Ledger], list[str]]) -> None:
+        """Begin with the routes that every service has.
+
+        Args:
+            ledger: Where everything is kept.
+            problems: Compares the service's tables with its ledger and says where they differ.
+        """
+        self.ledger = ledger
+        self._problems = problems
+        self._plan = FaultPlan()
+        self._routes = [
+            Route("/ledger", self._read_ledger, methods=["GET"]),
+            Route("/audit", self._read_audit, methods=["GET"]),
+            Route("/faults", self._plan_fault, methods=["POST"]),
+        ]
+
+    @property
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(routes=self._routes, middleware=[Middleware(Faults, plan=self._plan)])
+
+    def action(self, path: str, body: type[T], effect: Callable[[Entry, T], Facts]) -> None:
+        """Serve an action: ``effect`` happens once per key, in the ledger's transaction."""
+
+        async def handle(call: Call, asked: T) -> Answer:
+            return self.ledger.perform(call, lambda entry: effect(entry, asked), status=201)
+
+        self.mutation(path, body, handle)
+
+    def undo(self, path: str, body: type[U], effect: Callable[[Entry, U], Facts]) -> None:
+        """Serve an undo: ``effect`` happens only if the action did; else the action's key gets a tombstone."""
+
+        async def handle(call: Call, asked: U) -> Answer:
+            return self.ledger.undo(call, asked.undoes, lambda entry: effect(entry, asked))
+
+        self.mutation(path, body, handle)
+
+    def mutation(self, path: str, body: type[T], handle: Callable[[Call, T], Awaitable[Answer]]) -> None:
+        """Serve a mutating call that needs more than one transaction."""
+
+        async def endpoint(request: Request) -> Response:
+            key = request.headers.get("idempotency-key", "")
+            if not key:
+                return _reply(Answer(400, error_body("no_key", "a mutating call needs the header Idempotency-Key")))
+            try:
+                asked = msgspec.json.decode(await request.body(), type=body)
+            except msgspec.MsgspecError as error:
+                return _reply(Answer(400, error_body("bad_request", str(error))))
+            canonical = msgspec.json.encode(asked, order="sorted").decode()
+            return _reply(await handle(Call(key, f"{path} {canonical}"), asked))
+
+        self._routes.append(Route(path, endpoint, methods=["POST"]))
+
+    def read(self, path: str, answer: Callable[[], Any]) -> None:
+        """Serve a question that changes nothing."""
+
+        async def endpoint(_request: Request) -> Response:
+            return _json(answer())
+
+        self._routes.append(Route(path, endpoint, methods=["GET"]))
+
+    async def _read_ledger(self, request: Request) -> Response:
+        after = request.query_params.get("after", "0")
+        if not after.isdecimal():
+            return _reply(Answer(400, error_body("bad_request", f"after must be a ledger row's seq, not {after!r}")))
+        return _json(self.ledger.rows(int(after), PAGE_ROWS))
+
+    async def _read_audit(self, _request: Request) -> Response:
+        return _json({**self.ledger.counts(), "problems": self._problems(self.ledger)})
+
+    async def _plan_fault(self, request: Request) -> Response:
+        try:
+            planned = msgspec.json.decode(await request.body(), type=PlannedFault)
+        except msgspec.MsgspecError as error:
+            return _reply(Answer(400, error_body("bad_request", str(error))))
+        self._plan.add(planned)
+        return Response(status_code=204)
+
+
+def _reply(answer: Answer) -> Response:
+    headers = {"Idempotent-Replayed": "true"} if answer.repeated else {}
+    return _json(answer.body, answer.status, headers)
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json")

@@ -1,0 +1,351 @@
+"""The example services keep their rules: one effect per key, tombstones, a ledger that only grows, faults on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from sagas.demo.mailbox import Mailbox
+from sagas.demo.processes import running_services
+from sagas.http import client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Shop:
+    """The three services as a test sees them: plain HTTP, and the mail that came out."""
+
+    def __init__(self, clients: dict[str, httpx.AsyncClient], mailbox: Mailbox, directory: Path) -> None:
+        self.clients = clients
+        self.mailbox = mailbox
+        self.directory = directory
+
+    async def post(self, service: str, path: str, key: str, fault: str = "", **body: object) -> httpx.Response:
+        """Make a mutating call."""
+        headers = {"Idempotency-Key": key, **({"X-Fault": fault} if fault else {})}
+        return await self.clients[service].post(path, json=body, headers=headers)
+
+    async def get(self, service: str, path: str) -> Any:
+        """Read something."""
+        return (await self.clients[service].get(path)).raise_for_status().json()
+
+    async def booked(self, service: str, **facts: object) -> list[str]:
+        """Return the operations of the ledger rows that have these facts."""
+        rows = await self.get(service, "/ledger")
+        return [row["operation"] for row in rows if facts.items() <= row["facts"].items()]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    """The three services as processes, and a mail server."""
+    directory = tmp_path_factory.mktemp("services")
+    async with Mailbox() as mailbox:
+        with running_services(directory, mailbox.address) as addresses:
+            clients = {name: client(address) for name, address in addresses.items()}
+            yield Shop(clients, mailbox, directory)
+            for one in clients.values():
+                await one.aclose()
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test uses."""
+    return uuid.uuid4().hex[:12]
+
+
+async def hold(shop: Shop, name: str, amount: int = 500) -> httpx.Response:
+    """Authorise an amount for the order ``name`` under the key ``name:hold``."""
+    return await shop.post(
+        "payment", "/authorisations", f"{name}:hold", order_id=name, card="tok_good", amount=amount, currency="EUR"
+    )
+
+
+async def test_the_same_key_has_one_effect_and_one_answer(shop: Shop, name: str) -> None:
+    """A repeat gets the first answer, marked as repeated, and the ledger grows once."""
+    first = await hold(shop, name)
+    second = await hold(shop, name)
+
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json() == second.json()
+    assert "Idempotent-Replayed" not in first.headers
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert await shop.booked("payment", order_id=name) == ["authorised"]
+
+
+async def test_calls_that_arrive_together_under_one_key_have_one_effect(shop: Shop, name: str) -> None:
+    """Ten at once are one authorisation."""
+    answers = await asyncio.gather(*(hold(shop, name) for _ in range(10)))
+
+    assert len({answer.text for answer in answers}) == 1
+    assert await shop.booked("payment", order_id=name) == ["authorised"]
+
+
+async def test_another_body_under_the_same_key_is_refused(shop: Shop, name: str) -> None:
+    """A key belongs to one effect: reusing it is 422, without an effect."""
+    await hold(shop, name, amount=500)
+    answer = await hold(shop, name, amount=501)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "key_reused")
+    assert await shop.booked("payment", order_id=name) == ["authorised"]
+
+
+async def test_a_refusal_is_kept_under_its_key(shop: Shop, name: str) -> None:
+    """What was out of stock under a key stays refused under it, also after goods arrived."""
+    await shop.post("inventory", "/receipts", f"{name}:1", sku=name, quantity=1)
+    wanted = {"order_id": name, "sku": name, "quantity": 2}
+    first = await shop.post("inventory", "/reservations", f"{name}:reserve", **wanted)
+    await shop.post("inventory", "/receipts", f"{name}:2", sku=name, quantity=5)
+    again = await shop.post("inventory", "/reservations", f"{name}:reserve", **wanted)
+    fresh = await shop.post("inventory", "/reservations", f"{name}:reserve-anew", **wanted)
+
+    assert (first.status_code, first.json()["error"]["code"]) == (409, "out_of_stock")
+    assert again.json() == first.json()
+    assert fresh.status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("undo", "action", "body"),
+    [
+        ("inventory/releases", "/reservations", {"sku": "SKU", "quantity": 1}),
+        ("payment/voids", "/authorisations", {"card": "tok_good", "amount": 500, "currency": "EUR"}),
+        ("payment/refunds", "/captures", {"authorisation_id": "auth_any"}),
+        ("notification/withdrawals", "/messages", {"to": "a@example.org", "subject": "s", "text": "t"}),
+    ],
+)
+async def test_an_undo_that_arrives_first_makes_the_late_action_a_refused_no_op(
+    shop: Shop, name: str, undo: str, action: str, body: dict[str, object]
+) -> None:
+    """The undo succeeds as a no-op and leaves a tombstone; the action that comes later is a definite 409."""
+    await shop.post("inventory", "/receipts", f"{name}:stock", sku="SKU", quantity=1)
+    order = {} if action == "/captures" else {"order_id": name}
+    service, _, path = undo.partition("/")
+    more = {"text": "sorry"} if path == "withdrawals" else {}
+    undone = await shop.post(service, f"/{path}", f"{name}:undo", undoes=f"{name}:do", **more)
+    late = await shop.post(service, action, f"{name}:do", **order, **body)
+
+    assert (undone.status_code, undone.json()) == (200, {"undone": False})
+    assert (late.status_code, late.json()["error"]["code"]) == (409, "already_undone")
+    assert await shop.booked(service, order_id=name) == []
+    assert await shop.booked(service, undoes=f"{name}:do") == ["tombstone"]
+
+
+async def test_an_undo_of_a_refused_action_does_nothing(shop: Shop, name: str) -> None:
+    """There is nothing to give back of a declined card."""
+    body = {"order_id": name, "card": "tok_declined", "amount": 500, "currency": "EUR"}
+    declined = await shop.post("payment", "/authorisations", f"{name}:hold", **body)
+    undone = await shop.post("payment", "/voids", f"{name}:undo", undoes=f"{name}:hold")
+
+    assert (declined.status_code, declined.json()["error"]["code"]) == (402, "card_declined")
+    assert undone.json() == {"undone": False}
+    assert await shop.booked("payment", order_id=name) == []
+
+
+async def test_stock_is_held_released_and_committed_and_never_oversold(shop: Shop, name: str) -> None:
+    """Six buyers of three articles: three hold one each; what is released is free again, what is committed is gone."""
+    await shop.post("inventory", "/receipts", f"{name}:stock", sku=name, quantity=3)
+    asked = [
+        shop.post("inventory", "/reservations", f"{name}:{n}", order_id=name, sku=name, quantity=1) for n in range(6)
+    ]
+    answers = await asyncio.gather(*asked)
+    held = [(f"{name}:{n}", answer.json()) for n, answer in enumerate(answers) if answer.status_code == 201]
+    assert len(held) == 3
+
+    (released, _), *rest = held
+    await shop.post("inventory", "/releases", f"{name}:release", undoes=released)
+    ids = [reservation["reservation_id"] for _, reservation in rest]
+    await shop.post("inventory", "/commits", f"{name}:commit", reservation_ids=ids)
+    gone = await shop.post("inventory", "/releases", f"{name}:too-late", undoes=rest[0][0])
+
+    assert gone.json()["error"]["code"] == "already_committed"
+    stock = {row["sku"]: row for row in await shop.get("inventory", "/stock")}
+    assert stock[name] == {"sku": name, "on_hand": 1, "reserved": 0}
+
+
+async def test_a_commit_takes_all_of_its_reservations_or_none(shop: Shop, name: str) -> None:
+    """A refused commit takes back what it had written, also in the ledger."""
+    await shop.post("inventory", "/receipts", f"{name}:stock", sku=name, quantity=3)
+    held = await shop.post("inventory", "/reservations", f"{name}:r", order_id=name, sku=name, quantity=1)
+    ids = [held.json()["reservation_id"], "res_missing"]
+    refused = await shop.post("inventory", "/commits", f"{name}:commit", reservation_ids=ids)
+
+    assert refused.status_code == 404
+    assert await shop.booked("inventory", order_id=name) == ["reserved"]
+
+
+async def test_money_is_held_taken_and_given_back_in_parts(shop: Shop, name: str) -> None:
+    """A capture takes the hold; refunds never exceed it; a captured authorisation cannot be voided."""
+    authorisation = (await hold(shop, name, amount=500)).json()["authorisation_id"]
+    await shop.post("payment", "/captures", f"{name}:take", authorisation_id=authorisation)
+    second = await shop.post("payment", "/captures", f"{name}:take-again", authorisation_id=authorisation)
+    void = await shop.post("payment", "/voids", f"{name}:void", undoes=f"{name}:hold")
+    part = await shop.post("payment", "/refunds", f"{name}:back-1", undoes=f"{name}:take", amount=200)
+    more = await shop.post("payment", "/refunds", f"{name}:back-2", undoes=f"{name}:take", amount=301)
+    rest = await shop.post("payment", "/refunds", f"{name}:back-3", undoes=f"{name}:take")
+
+    assert [second.status_code, void.status_code, more.status_code] == [409, 409, 409]
+    assert [part.json()["amount"], rest.json()["amount"]] == [200, 300]
+    assert await shop.booked("payment", order_id=name) == ["authorised", "captured", "refunded", "refunded"]
+
+
+async def test_a_mail_is_sent_once_per_key_and_corrected_when_it_is_withdrawn(shop: Shop, name: str) -> None:
+    """A real mail server receives one mail for two calls, and a correction for the withdrawal."""
+    to = f"{name}@example.org"
+    for _ in range(2):
+        body = {"order_id": name, "to": to, "subject": "Your order", "text": "Thank you."}
+        assert (await shop.post("notification", "/messages", f"{name}:mail", **body)).status_code == 201
+    undo = {"undoes": f"{name}:mail", "text": "Sorry."}
+    assert (await shop.post("notification", "/withdrawals", f"{name}:undo", **undo)).json() == {"undone": True}
+
+    received = [(mail["Subject"], mail.get_content().strip()) for mail in shop.mailbox.mails if mail["To"] == to]
+    assert received == [("Your order", "Thank you."), ("Withdrawn: Your order", "Sorry.")]
+
+
+async def test_a_mail_that_the_mail_server_could_not_take_is_in_nobodys_way(shop: Shop, name: str) -> None:
+    """503 while the mail server is down; the repeat sends it; a withdrawal of an unsent mail sends no correction."""
+    body = {"order_id": name, "to": f"{name}@example.org", "subject": "s", "text": "t"}
+    await shop.mailbox.stop()
+    try:
+        down = await shop.post("notification", "/messages", f"{name}:a", **body)
+        other = await shop.post("notification", "/messages", f"{name}:b", **body)
+    finally:
+        await shop.mailbox.start()
+    withdrawn = await shop.post("notification", "/withdrawals", f"{name}:undo", undoes=f"{name}:b", text="Sorry.")
+    again = await shop.post("notification", "/messages", f"{name}:a", **body)
+
+    assert [down.status_code, other.status_code, again.status_code] == [503, 503, 201]
+    assert withdrawn.json() == {"undone": False}
+    assert [mail["Subject"] for mail in shop.mailbox.mails if mail["To"] == body["to"]] == ["s"]
+
+
+async def test_error_before_has_no_effect_and_error_after_has_it(shop: Shop, name: str) -> None:
+    """Both look alike to the caller; only the ledger knows."""
+    body = {"order_id": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
+    before = await shop.post("payment", "/authorisations", f"{name}:1", fault="error-before", **body)
+    assert (before.status_code, await shop.booked("payment", order_id=name)) == (503, [])
+
+    after = await shop.post("payment", "/authorisations", f"{name}:2", fault="error-after", **body)
+    assert (after.status_code, await shop.booked("payment", order_id=name)) == (500, ["authorised"])
+
+
+async def test_a_lost_reply_is_found_again_under_its_key(shop: Shop, name: str) -> None:
+    """The effect happened, the connection closed; the repeat gets the answer that was lost."""
+    body = {"order_id": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
+    with pytest.raises(httpx.TransportError):
+        await shop.post("payment", "/authorisations", f"{name}:hold", fault="reply-lost", **body)
+    found = await shop.post("payment", "/authorisations", f"{name}:hold", **body)
+
+    assert found.headers["Idempotent-Replayed"] == "true"
+    assert await shop.booked("payment", order_id=name) == ["authorised"]
+
+
+async def test_a_slow_action_that_is_undone_meanwhile_never_happens(shop: Shop, name: str) -> None:
+    """The caller gives up, undoes, and the action that wakes up later meets the tombstone."""
+    body = {"order_id": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
+    slow = asyncio.create_task(shop.post("payment", "/authorisations", f"{name}:hold", fault="slow=0.3", **body))
+    await asyncio.sleep(0.05)
+    undone = await shop.post("payment", "/voids", f"{name}:undo", undoes=f"{name}:hold")
+
+    assert undone.json() == {"undone": False}
+    assert (await slow).json()["error"]["code"] == "already_undone"
+    assert await shop.booked("payment", order_id=name) == []
+
+
+async def test_a_planned_fault_breaks_as_many_calls_as_were_asked_for(shop: Shop, name: str) -> None:
+    """``POST /faults`` needs no cooperation of the caller."""
+    plan = {"path": "/receipts", "fault": "error-before", "times": 2}
+    assert (await shop.clients["inventory"].post("/faults", json=plan)).status_code == 204
+    answers = [
+        (await shop.post("inventory", "/receipts", f"{name}:{n}", sku=name, quantity=1)).status_code for n in range(3)
+    ]
+
+    assert answers == [503, 503, 201]
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "code"),
+    [
+        ({}, b'{"sku": "x", "quantity": 1}', "no_key"),
+        ({"Idempotency-Key": "k"}, b"{", "bad_request"),
+        ({"Idempotency-Key": "k"}, b'{"sku": "x", "quantity": "1"}', "bad_request"),
+        ({"Idempotency-Key": "k"}, b'{"sku": "x", "quantity": 1, "colour": "red"}', "bad_request"),
+        ({"Idempotency-Key": "k", "X-Fault": "gremlin"}, b'{"sku": "x", "quantity": 1}', "unknown_fault"),
+    ],
+)
+async def test_a_malformed_call_is_refused_by_name(
+    shop: Shop, headers: dict[str, str], content: bytes, code: str
+) -> None:
+    """No key, no JSON, a wrong type, an unknown field, an unknown fault."""
+    answer = await shop.clients["inventory"].post("/receipts", content=content, headers=headers)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize("statement", ["UPDATE ledger SET operation = 'x'", "DELETE FROM ledger"])
+async def test_the_ledger_only_grows(shop: Shop, name: str, statement: str) -> None:
+    """Also somebody with the file in hand cannot change or delete a row by SQL."""
+    await hold(shop, name)
+    with sqlite3.connect(shop.directory / "payment.db") as db, pytest.raises(sqlite3.IntegrityError, match="append"):
+        db.execute(statement)
+    db.close()
+
+
+async def test_the_audit_names_what_differs_from_the_ledger(shop: Shop, name: str) -> None:
+    """A service whose table was changed behind its back says so."""
+    await shop.post("inventory", "/receipts", f"{name}:stock", sku=name, quantity=3)
+    assert (await shop.get("inventory", "/audit"))["problems"] == []
+
+    db = sqlite3.connect(shop.directory / "inventory.db", isolation_level=None)
+    db.execute("UPDATE stock SET on_hand = 4 WHERE sku = ?", (name,))
+    problems = (await shop.get("inventory", "/audit"))["problems"]
+    db.execute("UPDATE stock SET on_hand = 3 WHERE sku = ?", (name,))
+    db.close()
+
+    assert problems == [f"{name}: 4 on hand and 0 reserved, the ledger says 3 and 0"]
+
+
+async def test_a_killed_service_keeps_what_it_answered(tmp_path: Path) -> None:
+    """After SIGKILL a new process on the same file repeats the stored answer."""
+    answers = []
+    for _ in range(2):
+        command = ["-m", "sagas.services.inventory", "--db", str(tmp_path / "inventory.db")]
+        process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        async with client(f"http://127.0.0.1:{int(await process.stdout.readline())}") as http:
+            asked = {"sku": "tea", "quantity": 1}
+            answers.append(await http.post("/receipts", json=asked, headers={"Idempotency-Key": "k"}))
+        process.kill()
+        await process.wait()
+
+    assert [answer.headers.get("Idempotent-Replayed") for answer in answers] == [None, "true"]
+
+
+async def test_a_service_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """Nobody stops it: its parent is killed, and the port closes by itself."""
+    code = (
+        "import subprocess, sys, time\n"
+        "subprocess.Popen([sys.executable, '-m', 'sagas.services.payment', '--db', sys.argv[1]])\n"
+        "time.sleep(60)\n"
+    )
+    arguments = ["-c", code, str(tmp_path / "payment.db")]
+    parent = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    async with client(f"http://127.0.0.1:{int(await parent.stdout.readline())}") as http:
+        assert (await http.get("/audit")).status_code == 200
+        parent.kill()
+        await parent.wait()
+        # The service closes its end of this pipe when it ends.
+        async with asyncio.timeout(10):
+            await parent.stdout.read()
+        with pytest.raises(httpx.ConnectError):
+            await http.get("/audit")
