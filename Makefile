@@ -49,14 +49,18 @@ bench: $(VENV)/dev.stamp
 chaos: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m chaos tests
 
-# The stamps say "installed from this lock". While the environment is being changed, .venv/incomplete stands in it: what
-# an interrupted run left behind is thrown away, and so is an environment without a working pip.
+# The stamps say "installed from this lock". While the environment is being changed, .venv/incomplete stands in it with the
+# number of the process that changes it: what an interrupted run left behind is thrown away, and so is an environment
+# without a working pip.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3" if sys.version_info < (3, 11) else 0)'
-	@if [ -e $(VENV)/incomplete ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-		rm -rf $(VENV) && mkdir $(VENV) && touch $(VENV)/incomplete && $(PYTHON) -m venv $(VENV); \
+	@if kill -0 "$$(cat $(VENV)/incomplete 2>/dev/null)" 2>/dev/null; then \
+		echo "another make is installing into $(VENV) (if not: make clean)"; exit 1; \
+	elif [ -e $(VENV)/incomplete ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		rm -rf $(VENV) && mkdir $(VENV) && echo $$PPID >$(VENV)/incomplete && $(PYTHON) -m venv $(VENV); \
+	else \
+		echo $$PPID >$(VENV)/incomplete; \
 	fi
-	@touch $(VENV)/incomplete
 	@echo "Installing $< into $(VENV)"
 	@$(PIP) install --require-hashes --requirement $<
 	@$(PIP) install --no-build-isolation --no-deps --editable .
