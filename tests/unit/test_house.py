@@ -31,7 +31,7 @@ USER_CODE = "user code raised"
 OBSERVER = "an observer raised"
 BACKGROUND = "a background loop must outlive any storage error"
 BROAD_EXCEPTS = {
-    ("saga/attempt.py", "perform"): USER_CODE,
+    ("saga/user_code.py", "caught"): USER_CODE,
     ("saga/observers.py", "Observers._guarded"): OBSERVER,
 }
 
