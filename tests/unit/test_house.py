@@ -6,6 +6,7 @@ Each rule is a function from a parsed file to what offends it, so that the rule 
 import ast
 import graphlib
 import io
+import re
 import subprocess
 import sys
 import tokenize
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -296,9 +298,51 @@ def test_importing_the_library_loads_no_driver_and_nothing_heavy() -> None:
     assert loaded.stdout.split() == []
 
 
+def project() -> dict[str, Any]:
+    """What pyproject.toml says."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def lock(name: str) -> dict[str, str]:
+    """The requirements of a lock by name; each is its version and marker, followed by its hashes."""
+    entries = re.split(r"\n(?=\w)", (ROOT / "requirements" / name).read_text(encoding="utf-8"))
+    # One package may stand there twice, for two platforms.
+    return {entry.split(" \\\n")[0]: entry for entry in entries}
+
+
+@pytest.mark.parametrize("name", ["demo.txt", "dev.txt"])
+def test_a_lock_has_hashes_for_everything_and_no_address(name: str) -> None:
+    """It installs from whichever index its user has, and takes nothing that was exchanged there."""
+    for requirement, entry in lock(name).items():
+        assert re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", requirement)
+        assert "--hash=sha256:" in entry
+        assert "://" not in entry
+        assert " @ " not in entry
+
+
+def test_the_demo_is_locked_to_the_versions_that_are_tested() -> None:
+    """Both locks are installed into one environment."""
+    assert lock("demo.txt").keys() <= lock("dev.txt").keys()
+
+
+def test_the_lock_covers_what_the_project_asks_for() -> None:
+    """The core, the extras and groups that are installed from it, and the build backend."""
+    told, groups = project()["project"], project()["dependency-groups"]
+    extras = [told["optional-dependencies"][extra] for extra in ("cli", "services")]
+    asked = [*told["dependencies"], *(name for extra in extras for name in extra)]
+    asked += [*groups["test"], *groups["lint"], *project()["build-system"]["requires"]]
+    locked = {requirement.split("==")[0] for requirement in lock("dev.txt")}
+    assert {re.split(r"[<>=~! \[]", requirement)[0] for requirement in asked} <= locked
+
+
+def test_the_build_backend_is_asked_for_in_the_same_words_twice() -> None:
+    """The group `build` exists to put the build system's requirements into the locks."""
+    assert sorted(project()["dependency-groups"]["build"]) == sorted(project()["build-system"]["requires"])
+
+
 def test_the_pure_modules_are_the_same_for_the_import_contract_and_for_the_coverage_floor() -> None:
     """Layers 0 and 1 are listed twice, in pyproject.toml and in the Makefile."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    settings = project()["tool"]["importlinter"]
     contract = next(c for c in settings["contracts"] if "asyncio" in c.get("forbidden_modules", ()))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
     listed = next(line for line in makefile if line.startswith("PURE := ")).removeprefix("PURE := ").split()
