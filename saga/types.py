@@ -296,8 +296,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         payload_bytes: Size of one stored value (arguments, a result), in bytes of JSON.
         abandon_after: Seconds that an interrupted attempt may take to end before it is left to itself.
         hold_claim: A saga that sleeps for less than this many seconds stays claimed here.
-        attention_after_attempts: Attempts of one retriable step after which it is reported.
-        max_recoveries: How often in a row a saga's claim may expire before it is parked as a crash loop.
         host_cancel_grace: Seconds that ``Saga.execute()`` undoes for when its caller is cancelled.
         storage_backoff: Longest pause, in seconds, between two tries of a write that the storage did not take.
     """
@@ -306,8 +304,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     payload_bytes: int = 1_048_576
     abandon_after: float = 5.0
     hold_claim: float = 60.0
-    attention_after_attempts: int = 20
-    max_recoveries: int = 5
     host_cancel_grace: float = 30.0
     storage_backoff: float = 5.0
 

@@ -1,0 +1,112 @@
+"""Runs one saga without an orchestrator, on private memory: nobody could carry it on, so it undoes before it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from saga.building import Buildable, definition_of, life_of
+from saga.checks import check_seconds
+from saga.clock import SystemClock
+from saga.environment import Environment
+from saga.events import CancelRequested, Created
+from saga.exceptions import SagaExecutionError
+from saga.executor import CURRENT_SAGA, SagaRun
+from saga.observers import Observer, Observers
+from saga.results import result_of
+from saga.storage.base import Claim
+from saga.storage.memory import InMemorySagaStorage
+from saga.types import Limits, SagaResult, StepStatus, UnknownReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+_UNDONE = (StepStatus.NOT_STARTED, StepStatus.COMPENSATED, StepStatus.SKIPPED)
+
+
+async def execute_alone(
+    saga: Buildable,
+    *,
+    deadline: float | None,
+    resources: Mapping[str, object],
+    observers: Sequence[Observer],
+) -> SagaResult:
+    """Run the saga to its resting point, once; further calls wait for the same run.
+
+    Raises:
+        SagaExecutionError: If the saga belongs to an orchestrator, or would wait for itself.
+    """
+    life = life_of(saga)
+    if life.owner not in (None, life):
+        message = f"saga {life.saga_name!r} {life.saga_id} belongs to an orchestrator: await its handle instead"
+        raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
+    check_seconds("deadline", deadline)
+    definition = await definition_of(saga)
+    if life.run is None:
+        clock = SystemClock()
+        env = Environment(
+            InMemorySagaStorage(),
+            clock,
+            Observers(observers),
+            dict(resources),
+            Limits(),
+            owner="alone",
+            ttl=math.inf,
+            patient=False,
+        )
+        await env.storage.open()
+        life.owner, life.saga_id = life, clock.token()
+        created = Created(
+            name=definition.name,
+            version=definition.version,
+            shape=definition.shape,
+            arguments=life.arguments,
+            deadline=deadline,
+        )
+        claim = Claim(env.owner, clock.token(), env.ttl)
+        life.run = SagaRun(env, life.saga_id, definition, claim, first_facts=(created,), on_left=_close(env))
+        life.run.begin()
+    run: SagaRun = life.run
+    if CURRENT_SAGA.get() == run.saga_id:
+        message = f"a step of saga {life.saga_name!r} {run.saga_id} waits for its own saga, which would never end"
+        raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=run.saga_id)
+    try:
+        await run.finished.wait()
+    except asyncio.CancelledError as cancelled:
+        await _host_cancelled(run, cancelled)
+        raise
+    return result_of(run.saga_id, definition, run.state, run.live_errors)
+
+
+def _close(env: Environment) -> Callable[[SagaRun], None]:
+    return lambda _run: env.timers.close()
+
+
+async def _host_cancelled(run: SagaRun, cancelled: asyncio.CancelledError) -> None:
+    """Undo what can be undone before the caller's cancellation goes on, and say on it what is left (R13)."""
+    env = run.env
+    if not run.exists or run.left is not None:
+        return
+    if run.state.pivot_open or run.state.pivot_committed:
+        run.hurry()
+        run.interrupt(UnknownReason.INTERRUPTED)
+        patience = env.limits.abandon_after
+    else:
+        request = CancelRequested("the caller of execute() was cancelled")
+        await env.storage.append(
+            run.saga_id, (request,), row=None, expected_version=None, claim=None, write_id=env.clock.token()
+        )
+        for stored in await env.storage.load([run.saga_id]):
+            run.catch_up(stored.entries)
+        patience = env.limits.host_cancel_grace
+    waiting = env.spawn(run.finished.wait_up_to(patience, env.clock))
+    while not waiting.done():
+        # The first cancellation is re-raised in the end; further ones must not cut the undoing short.
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(waiting)
+    left = [name for name, step in run.state.steps.items() if step.status not in _UNDONE]
+    if left:
+        cancelled.add_note(f"saga {run.definition.name} {run.saga_id} was left with these steps not undone: {left}")

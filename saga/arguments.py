@@ -1,0 +1,109 @@
+"""What a saga is rebuilt from: its constructor's arguments, bound, encoded and decoded again."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from saga import codec
+from saga.exceptions import SagaDefinitionError, SagaSerializationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_REFUSED_KINDS = {
+    inspect.Parameter.POSITIONAL_ONLY: "positional-only, but a saga is rebuilt with keyword arguments",
+    inspect.Parameter.VAR_POSITIONAL: "a *args parameter, but a saga is rebuilt with named arguments",
+    inspect.Parameter.VAR_KEYWORD: "a **kwargs parameter, but a saga is rebuilt with named arguments",
+}
+_raws = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Parameters:
+    """The checked parameters of a saga class's constructor.
+
+    Attributes:
+        signature: The constructor's signature without ``self``.
+        hints: Each parameter's type; ``Any`` where it has no annotation.
+    """
+
+    def __init__(self, cls: type) -> None:
+        """Read and check the signature.
+
+        Raises:
+            SagaDefinitionError: If a saga could not be rebuilt from such arguments.
+        """
+        self._name = cls.__name__
+        self.signature = inspect.Signature()
+        self.hints: dict[str, Any] = {}
+        constructor = cls.__init__  # type: ignore[misc] - the signature of this very class's __init__ is wanted
+        if constructor is object.__init__:
+            return
+        parameters = list(inspect.signature(constructor).parameters.values())[1:]
+        for parameter in parameters:
+            why = _REFUSED_KINDS.get(parameter.kind)
+            if parameter.name == "saga_id":
+                why = "called saga_id, which the library sets itself; give ids to execute() or start()"
+            if why is not None:
+                message = f"{self._name}.__init__: parameter {parameter.name!r} is {why}"
+                raise SagaDefinitionError(message, saga_name=self._name)
+        try:
+            hints = typing.get_type_hints(constructor, include_extras=True)
+        except (NameError, TypeError) as error:
+            message = f"{self._name}.__init__: an annotation cannot be resolved: {error}; import it at module level"
+            raise SagaDefinitionError(message, saga_name=self._name) from error
+        self.signature = inspect.Signature(parameters)
+        self.hints = {parameter.name: hints.get(parameter.name, Any) for parameter in parameters}
+        for hint in self.hints.values():
+            if hint is not Any:
+                codec.decoder_of(hint)
+
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> msgspec.Raw:
+        """Return the arguments as JSON, defaults applied.
+
+        Raises:
+            SagaDefinitionError: If arguments are given where no ``__init__`` takes any.
+            SagaSerializationError: Naming the argument that cannot be stored.
+        """
+        if not self.hints:
+            if args or kwargs:
+                message = f"{self._name} takes no arguments: define __init__ (or make it a dataclass) to accept some"
+                raise SagaDefinitionError(message, saga_name=self._name)
+            return msgspec.Raw(b"{}")
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        encoded = {name: self._encode_one(name, value, limit) for name, value in bound.arguments.items()}
+        return msgspec.Raw(msgspec.json.encode(encoded))
+
+    def decode(self, arguments: msgspec.Raw) -> dict[str, Any]:
+        """Return the keyword arguments that rebuild the saga.
+
+        Raises:
+            SagaSerializationError: If a stored argument does not fit its annotation any more.
+        """
+        return {name: codec.decode(raw, self.hints.get(name, Any)) for name, raw in _raws.decode(arguments).items()}
+
+    def _encode_one(self, name: str, value: Any, limit: int) -> msgspec.Raw:
+        try:
+            return msgspec.Raw(codec.encode(value, self.hints[name], limit=limit))
+        except SagaSerializationError as error:
+            message = f"saga {self._name!r}, argument {name!r}: {error}"
+            raise type(error)(message, path=error.path, saga_name=self._name) from error.__cause__
+
+
+@lru_cache(maxsize=1024)
+def parameters_of(cls: type) -> Parameters:
+    """Return the checked parameters of a saga class."""
+    return Parameters(cls)
+
+
+def differing(stored: msgspec.Raw, given: msgspec.Raw) -> list[str]:
+    """Return the names of the arguments that differ."""
+    before: Mapping[str, Any] = codec.decode(stored)
+    after: Mapping[str, Any] = codec.decode(given)
+    missing = object()
+    return [name for name in {**before, **after} if before.get(name, missing) != after.get(name, missing)]

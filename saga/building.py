@@ -1,0 +1,252 @@
+"""Turns what a user's ``build()`` adds into a checked definition, before the first effect."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import unicodedata
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from saga.callables import check_callable, result_type_of
+from saga.checks import check_exception_types, check_name, check_retries, check_seconds, refuse
+from saga.definition import (
+    COMPENSATION_RETRY,
+    ONCE,
+    STEPS_MAX,
+    Action,
+    CompensateOn,
+    Compensation,
+    OnInterrupt,
+    RetryPolicy,
+    SagaDefinition,
+    SagaStep,
+    define,
+)
+from saga.exceptions import SagaDefinitionError, SagaError, SagaExecutionError, SagaValidationError
+from saga.strategies import strategy_of
+from saga.user_code import caught
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator
+
+BUILD_SECONDS_MAX = 30.0
+"""How long a ``build()`` may take; it only adds steps."""
+
+
+class Buildable(Protocol):
+    """What a definition is made from: a saga instance."""
+
+    saga_name: Any
+    saga_version: Any
+    failure_strategy: Any
+
+    def build(self) -> Any:
+        """Add the steps."""
+
+
+class Life:
+    """What the library keeps with one saga instance.
+
+    Attributes:
+        saga_name: The name of the saga.
+        saga_version: The version of its definition.
+        arguments: What it is rebuilt from.
+        saga_id: Its id, once it has one.
+        owner: Who runs it: an orchestrator, or the saga itself; None before it runs.
+        run: The run it belongs to, in whatever form the owner keeps it.
+        steps: The steps that build() has added so far.
+        definition: The frozen definition, once build() has ended.
+    """
+
+    def __init__(self, saga_name: str, saga_version: str, arguments: msgspec.Raw) -> None:
+        """Keep the arguments."""
+        self.saga_name = saga_name
+        self.saga_version = saga_version
+        self.arguments = arguments
+        self.saga_id: str | None = None
+        self.owner: object = None
+        self.run: Any = None
+        self.steps: list[SagaStep] = []
+        self.definition: SagaDefinition | None = None
+        self.building = False
+        self.names: dict[str, str] = {}
+        self.forgotten: dict[str, None] = {}
+
+
+def life_of(saga: object) -> Life:
+    """Return what the library keeps with a saga instance.
+
+    Raises:
+        SagaValidationError: If it is no saga.
+    """
+    life = getattr(saga, "_life", None)
+    if not isinstance(life, Life):
+        refuse("saga", saga, "an instance of a Saga subclass (not the class)")
+    return life
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A step as the user gave it; see ``Saga.add_step`` for its fields."""
+
+    name: str
+    action: Action
+    compensation: Compensation | None
+    timeout: float | None
+    max_retries: int | None
+    retry: RetryPolicy | None
+    compensation_retry: RetryPolicy | None
+    compensation_timeout: float | None
+    pivot: bool
+    unknown_on: tuple[type[Exception], ...]
+    compensate_on: CompensateOn
+    on_interrupt: OnInterrupt
+    dependencies: Collection[str] | None = None
+
+
+class Adding:
+    """Adds a step when it is awaited, and tells a forgotten ``await`` from a step that was never added."""
+
+    def __init__(self, life: Life, draft: Draft) -> None:
+        """Remember that the step is to be added."""
+        self._life = life
+        self._draft = draft
+        life.forgotten[str(draft.name)] = None
+
+    def __await__(self) -> Generator[None, None, None]:
+        """Check the step and add it."""
+        self._life.forgotten.pop(str(self._draft.name), None)
+        try:
+            _add(self._life, self._draft)
+        except (SagaDefinitionError, SagaValidationError) as error:
+            message = f"saga {self._life.saga_name!r}, step {self._draft.name!r}: {error}"
+            raise type(error)(message, saga_name=self._life.saga_name, step=str(self._draft.name)) from error.__cause__
+        return
+        yield
+
+
+async def definition_of(saga: Buildable) -> SagaDefinition:
+    """Return the saga's definition, building it on the first call.
+
+    Raises:
+        SagaDefinitionError: If ``build()`` raises, adds nothing, or adds what does not fit together.
+        SagaValidationError: If a value is out of range.
+    """
+    life = life_of(saga)
+    if life.definition is not None:
+        return life.definition
+    life.building, life.steps, life.names, life.forgotten = True, [], {}, {}
+    try:
+        check_name("saga_name", life.saga_name)
+        check_name("saga_version", life.saga_version)
+        await _build(saga, life.saga_name)
+    finally:
+        life.building = False
+    if life.forgotten:
+        name = next(iter(life.forgotten))
+        message = f"saga {life.saga_name!r}: build() adds step {name!r} without 'await'"
+        raise SagaDefinitionError(message, saga_name=life.saga_name, step=name)
+    strategy = strategy_of(saga.failure_strategy)
+    life.definition = define(life.saga_name, life.saga_version, life.steps, strategy)
+    return life.definition
+
+
+async def _build(saga: Buildable, name: str) -> None:
+    if not inspect.iscoroutinefunction(saga.build):
+        message = f"saga {name!r}: build must be declared with 'async def'"
+        raise SagaDefinitionError(message, saga_name=name)
+    try:
+        async with asyncio.timeout(BUILD_SECONDS_MAX):
+            _, error = await caught(saga.build())
+    except TimeoutError:
+        message = f"saga {name!r}: build() took longer than {BUILD_SECONDS_MAX:g} s; it should only add steps"
+        raise SagaDefinitionError(message, saga_name=name) from None
+    if isinstance(error, SagaError):
+        raise error
+    if error is not None:
+        message = f"saga {name!r}: build() raised {type(error).__name__}: {error}"
+        raise SagaDefinitionError(message, saga_name=name) from error
+
+
+def _add(life: Life, draft: Draft) -> None:
+    if not life.building:
+        message = f"saga {life.saga_name!r}: steps are added in build() and fixed once it has ended"
+        raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
+    step = _checked(life, draft)
+    folded = unicodedata.normalize("NFC", step.name)
+    if folded in life.names:
+        message = "there is a step of this name already"
+        raise SagaDefinitionError(message)
+    if len(life.steps) >= STEPS_MAX:
+        refuse("the number of steps", len(life.steps) + 1, f"at most {STEPS_MAX}")
+    life.names[folded] = step.name
+    life.steps.append(step)
+
+
+def _checked(life: Life, draft: Draft) -> SagaStep:
+    check_name("name", draft.name)
+    check_callable("the action", draft.action, 1)
+    if draft.compensation is not None:
+        check_callable("the compensation", draft.compensation, 2)
+    check_exception_types("unknown_on", draft.unknown_on)
+    if draft.compensate_on not in ("uncertain", "success", "started"):
+        refuse("compensate_on", draft.compensate_on, "'uncertain', 'success' or 'started'")
+    if draft.on_interrupt not in ("retry", "compensate", "park"):
+        refuse("on_interrupt", draft.on_interrupt, "'retry', 'compensate' or 'park'")
+    if not isinstance(draft.pivot, bool):
+        refuse("pivot", draft.pivot, "True or False")
+    if draft.pivot and draft.on_interrupt == "compensate":
+        message = "a pivot cannot have on_interrupt='compensate': only its own answer decides the direction"
+        raise SagaDefinitionError(message)
+    for field in ("retry", "compensation_retry"):
+        policy = getattr(draft, field)
+        if policy is not None and not isinstance(policy, RetryPolicy):
+            refuse(field, policy, "a RetryPolicy or None")
+    return SagaStep(
+        name=draft.name,
+        action=draft.action,
+        compensation=draft.compensation,
+        dependencies=_dependencies(life, draft),
+        timeout=check_seconds("timeout", draft.timeout),
+        retry=_retry(draft),
+        compensation_timeout=check_seconds("compensation_timeout", draft.compensation_timeout),
+        compensation_retry=draft.compensation_retry or COMPENSATION_RETRY,
+        pivot=draft.pivot,
+        unknown_on=draft.unknown_on,
+        compensate_on=draft.compensate_on,
+        on_interrupt=draft.on_interrupt,
+        result_type=result_type_of("the action", draft.action),
+    )
+
+
+def _retry(draft: Draft) -> RetryPolicy | None:
+    retries = check_retries("max_retries", draft.max_retries)
+    if retries is None:
+        return draft.retry
+    if draft.retry is not None:
+        refuse("max_retries", retries, "None where retry is given, since each says how often to try")
+    if retries == 0:
+        return ONCE
+    return _policy_of(retries)
+
+
+@lru_cache(maxsize=128)
+def _policy_of(retries: int) -> RetryPolicy:
+    return RetryPolicy(max_attempts=retries + 1)
+
+
+def _dependencies(life: Life, draft: Draft) -> tuple[str, ...]:
+    if draft.dependencies is None:
+        return (life.steps[-1].name,) if life.steps else ()
+    given = draft.dependencies
+    if isinstance(given, str | bytes) or not isinstance(given, list | tuple | set | frozenset):
+        refuse("dependencies", given, "a set, list or tuple of step names, such as {'reserve'}")
+    for name in given:
+        if not isinstance(name, str):
+            refuse("dependencies", name, "made of step names, which are strings")
+    if len(set(given)) != len(given):
+        refuse("dependencies", given, "without duplicates")
+    # A set has no order of its own: sorted, so that every process stores the same shape.
+    return tuple(sorted(given)) if isinstance(given, set | frozenset) else tuple(given)

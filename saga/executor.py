@@ -1,0 +1,427 @@
+"""Runs one saga to its next resting point: commands in, facts out.
+
+One driver task a saga: it decides, appends what happened together with what comes next, and then starts what was
+decided. Nothing runs that is not durable first, and nothing is reported that is not stored. A lone attempt is
+awaited in the driver itself, since a task an attempt would halve the throughput; siblings get tasks. An attempt
+therefore shares the contextvars of its saga's driver; what it sets there is gone after a takeover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from saga.attempt import Scope, perform
+from saga.context import SagaContext
+from saga.events import Claimed, LateOutcome
+from saga.exceptions import SagaClaimLostError, SagaError, SagaSerializationError
+from saga.fold import apply, fold
+from saga.outcomes import Ended, fact_of
+from saga.planner import Decision, Run, Work, decide, due_in
+from saga.recording import Recorder
+from saga.storage.base import Claim, Entry, NewSaga, Row
+from saga.types import LeaveReason, Outcome, Phase, SagaInfo, UnknownReason
+from saga.view import StateView
+from saga.visits import visit
+from saga.waiting import Latch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from saga.definition import SagaDefinition
+    from saga.environment import Environment
+    from saga.events import Created, Event
+    from saga.state import SagaState
+
+BREATH = 32
+"""After so many turns a saga lets others run, since a storage in memory never makes it wait."""
+
+CURRENT_SAGA: ContextVar[str | None] = ContextVar("current_saga", default=None)
+"""The id of the saga whose step runs here; None outside of steps."""
+
+
+class SagaRun:
+    """One saga while this process drives it.
+
+    Attributes:
+        env: What it shares with others.
+        saga_id: The saga's id.
+        definition: Its steps.
+        claim: What this process shows the storage.
+        left: Why this process stopped driving it; None while it does.
+        created: Done once the saga is durable.
+        finished: Done when this process stops driving it.
+        live_errors: The last exception of each step and phase that was raised here.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        saga_id: str,
+        definition: SagaDefinition,
+        claim: Claim,
+        *,
+        state: SagaState | None = None,
+        first_facts: Sequence[Event] = (),
+        on_left: Callable[[SagaRun], None] = lambda _run: None,
+        nested: bool = False,
+    ) -> None:
+        """Take over a saga in this state, or prepare to create one.
+
+        Args:
+            env: What it shares with others.
+            saga_id: The saga's id.
+            definition: Its steps.
+            claim: What this process shows the storage.
+            state: What its journal says; None for a new saga.
+            first_facts: Facts to append first, before anything is decided.
+            on_left: Called when this process stops driving the saga.
+            nested: Whether a step of another saga may wait for it, so that it must never wait for a slot.
+        """
+        self.saga_id = saga_id
+        self.definition = definition
+        self.claim = claim
+        self.left: LeaveReason | None = None
+        self.created: Latch[None] = Latch()
+        self.finished: Latch[LeaveReason] = Latch()
+        self.live_errors: dict[tuple[str, Phase], BaseException] = {}
+        self.env = env
+        self._journal = Recorder(env, saga_id, claim, state)
+        self._first_facts = first_facts
+        self._flights: dict[Work, Scope] = {}
+        self._ended: list[Ended] = []
+        self._alarm: asyncio.Future[None] | None = None
+        self._driver: asyncio.Task[None] | None = None
+        self._on_left = on_left
+        self._nested = nested
+        self._hurry = False
+        self._has_slot = True
+        self._turns = 0
+        self._warn = env.warner(definition.name)
+        self._info: SagaInfo | None = None
+
+    # what others ask and tell the run
+
+    @property
+    def state(self) -> SagaState:
+        """What the journal says; only once the saga is created."""
+        state = self._journal.state
+        if state is None:
+            message = f"saga {self.saga_id} is not created yet"
+            raise SagaError(message, saga_id=self.saga_id)
+        return state
+
+    @property
+    def exists(self) -> bool:
+        """Whether the saga is stored."""
+        return self._journal.state is not None
+
+    @property
+    def info(self) -> SagaInfo:
+        """What observers are told the saga is."""
+        if self._info is None:
+            headers = self.state.headers if self.exists else {}
+            self._info = SagaInfo(self.saga_id, self.definition.name, self.definition.version, headers)
+        return self._info
+
+    def begin(self) -> None:
+        """Start driving, in a task of the environment's."""
+        self._driver = self.env.spawn(self._drive())
+
+    def catch_up(self, entries: Sequence[Entry]) -> None:
+        """Take note of appends by others; interrupt at once what they put an end to."""
+        if self.left is not None or not self.exists:
+            return
+        if self._journal.writing:
+            # The append under way will be refused or has just passed; either way the driver looks again after it.
+            self._journal.stale = True
+            return
+        self._journal.take_entries(entries)
+        self._nudge()
+
+    def renewed(self, sent_at: float, version: int) -> bool:
+        """Take note of a renewal; say whether the journal has grown behind this run's back."""
+        self._journal.renewed(sent_at)
+        return self.exists and not self._journal.writing and version > self.state.version
+
+    def overdue(self) -> bool:
+        """Whether the claim may have run out by this process's own clock."""
+        return self._journal.overdue()
+
+    def lose(self) -> None:
+        """Stop: another process owns the saga."""
+        self._leave(LeaveReason.LOST)
+        self.interrupt(UnknownReason.INTERRUPTED)
+
+    def hurry(self) -> None:
+        """Begin nothing more; leave as soon as nothing runs."""
+        self._hurry = True
+        self._wake()
+
+    def give_up(self) -> None:
+        """Stop waiting for a storage that is away."""
+        self._journal.given_up = True
+
+    def interrupt(self, reason: UnknownReason) -> None:
+        """Interrupt all attempts."""
+        for scope in list(self._flights.values()):
+            self._interrupt(scope, reason)
+
+    def running_steps(self) -> list[str]:
+        """Return the steps whose user code runs now."""
+        return [step for step, _ in self._flights]
+
+    # the driver
+
+    async def _drive(self) -> None:
+        me = asyncio.current_task()
+        CURRENT_SAGA.set(self.saga_id)
+        try:
+            if not self.exists:
+                await self._perform(await self._create())
+            while self.left is None and self._driver is me:
+                decision = await self._advance()
+                if decision is not None and self.left is None:
+                    await self._perform(decision)
+        except SagaClaimLostError:
+            self.lose()
+        except SagaError as error:
+            self._fail(error)
+
+    async def _create(self) -> Decision:
+        facts = self._first_facts
+        if self.env.observers:
+            created: Created = facts[0]  # type: ignore[assignment] - the first fact of a new saga is Created
+            facts = (replace(created, headers=self.env.observers.headers(self.info)), *facts[1:])
+        self._info = None
+        now = self.env.clock.now()
+        opening = (*facts, Claimed(self.claim.owner, 1))
+        decision = decide(self.definition, fold(None, 1, now, opening), (), now)
+        events = (*opening, *decision.facts)
+        row = self._row(decision, now)
+        new = NewSaga(
+            saga_id=self.saga_id, saga_name=self.definition.name, saga_version=self.definition.version, row=row
+        )
+        await self._journal.create(new, events)
+        self.env.observers.on_events(self.info, events)
+        self.created.set(None)
+        return decision
+
+    async def _advance(self) -> Decision | None:
+        """Append what happened with what comes next; None if somebody else's append came first."""
+        if self._journal.stale:
+            await self._journal.reload()
+        self._turns += 1
+        if self._turns % BREATH == 0:
+            await asyncio.sleep(0)
+        now = self._journal.now()
+        ended, self._ended = self._ended, []
+        state, outcomes = self._with_first_facts(now)
+        for end in ended:
+            fact = fact_of(self.definition, state, end, now=now, draw=self.env.clock.random())
+            state = apply(state, fact, now)
+            outcomes.append(fact)
+        decision = decide(self.definition, state, self._flights.keys(), now, hurry=self._hurry)
+        row = self._row(decision, now)
+        events = (*outcomes, *decision.facts)
+        if events:
+            if not await self._journal.append(events, row):
+                self._ended = ended + self._ended
+                return None
+            self._first_facts = ()
+            self.env.observers.on_events(self.info, events)
+        elif row.release:
+            await self.env.storage.release({self.saga_id: self.claim.token})
+        for work, reason in decision.interrupts:
+            if work in self._flights:
+                self._interrupt(self._flights[work], reason)
+        if row.release:
+            self._leave(LeaveReason.REST if decision.state.at_rest else LeaveReason.RELEASED)
+        return decision
+
+    def _with_first_facts(self, now: float) -> tuple[SagaState, list[Event]]:
+        state, facts = self.state, list(self._first_facts)
+        for fact in facts:
+            state = apply(state, fact, now)
+        return state, facts
+
+    def _row(self, decision: Decision, now: float) -> Row:
+        state = decision.state
+        wait = due_in(decision, now)
+        idle = not (state.open or decision.runs or self._flights)
+        long = self.env.patient and wait is not None and wait > self.env.limits.hold_claim
+        return Row(
+            status=state.status,
+            attention=state.attention,
+            due_in=wait,
+            release=idle and (state.at_rest or self._hurry or long),
+            recoveries=state.recoveries,
+        )
+
+    async def _perform(self, decision: Decision) -> None:
+        """Start what was decided, or wait for something to happen."""
+        runs = decision.runs
+        if runs and (self._hurry or self._journal.stale or self.overdue()):
+            # Between the write and here something came that forbids to begin: definite, nothing has happened.
+            self._ended += [Ended(step=r.step, phase=r.phase, attempt=r.attempt, not_run=True) for r in runs]
+            return
+        # A driver that awaits user code can interrupt it (a deadline) but not begin anything (a sibling's retry).
+        only_interrupts = decision.wake_at is None or decision.wake_at == decision.state.deadline_at
+        if len(runs) == 1 and not self._flights and only_interrupts:
+            await self._run_inline(runs[0], decision.wake_at)
+            return
+        for run in runs:
+            scope = Scope(run, inline=False)
+            self._flights[run.step, run.phase] = scope
+            scope.task = self.env.spawn(self._run_beside(scope))
+        if not (self._ended or self._journal.stale):
+            await self._wait(decision.wake_at)
+
+    async def _wait(self, wake_at: float | None) -> None:
+        alarm = self._alarm = asyncio.get_running_loop().create_future()
+        timer = None
+        if wake_at is not None:
+            timer = self.env.clock.call_later(max(0.0, wake_at - self._journal.now()), self._wake)
+        if not self._flights:
+            self._free_slot()
+        try:
+            await alarm
+        finally:
+            self._alarm = None
+            if timer is not None:
+                timer.cancel()
+        if not self._has_slot and self.left is None:
+            await self.env.slots.take(at_once=self._nested or self._hurry)
+            self._has_slot = True
+            if self.left is not None:
+                self._free_slot()
+
+    def _wake(self) -> None:
+        if self._alarm is not None and not self._alarm.done():
+            self._alarm.set_result(None)
+
+    def _nudge(self) -> None:
+        """Wake the driver, or where it awaits user code itself do what it would do first: interrupt."""
+        self._wake()
+        if self.left is None and not self._journal.writing and any(s.inline for s in self._flights.values()):
+            decision = decide(self.definition, self.state, self._flights.keys(), self._journal.now())
+            for work, reason in decision.interrupts:
+                self._interrupt(self._flights[work], reason)
+
+    def _leave(self, reason: LeaveReason) -> None:
+        if self.left is not None:
+            return
+        self.left = reason
+        self._free_slot()
+        self.env.observers.on_leave(self.info, reason)
+        self.finished.set(reason)
+        self._on_left(self)
+        self._wake()
+
+    def _fail(self, error: SagaError) -> None:
+        """Tell whoever waits that this saga cannot be driven here."""
+        if self.left is not None:
+            return
+        self.left = LeaveReason.LOST
+        self._free_slot()
+        self.created.fail(error)
+        self.finished.fail(error)
+        self._on_left(self)
+        self.interrupt(UnknownReason.INTERRUPTED)
+
+    def _free_slot(self) -> None:
+        if self._has_slot:
+            self._has_slot = False
+            self.env.slots.give_back()
+
+    # attempts
+
+    async def _run_inline(self, run: Run, wake_at: float | None) -> None:
+        scope = Scope(run, inline=True)
+        scope.task = asyncio.current_task()
+        self._flights[run.step, run.phase] = scope
+        timer = None
+        if wake_at is not None:
+            timer = self.env.clock.call_later(max(0.0, wake_at - self._journal.now()), self._nudge)
+        try:
+            self._deliver(scope, await self._attempt(scope))
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _run_beside(self, scope: Scope) -> None:
+        self._deliver(scope, await self._attempt(scope))
+        self._wake()
+
+    async def _attempt(self, scope: Scope) -> Ended:
+        run = scope.run
+        step = self.definition.steps[run.step]
+        try:
+            ctx, argument = self._context(run)
+        except SagaSerializationError as error:
+            reason = UnknownReason.NOT_STORABLE
+            return Ended(step=run.step, phase=run.phase, attempt=run.attempt, error=error, reason=reason)
+        timeout = step.timeout if run.phase is Phase.ACTION else step.compensation_timeout
+        lane = None if timeout is None else self.env.timers.watch(scope, timeout, self._timed_out)
+        exits = self.env.observers.enter(self.info, ctx) if self.env.observers else ()
+        try:
+            limit = self.env.limits.payload_bytes
+            ended = await perform(scope, step, ctx, argument, limit=limit, warn_once=self._warn)
+        finally:
+            if lane is not None:
+                lane.drop(scope)
+        for leave in exits:
+            leave(ended.error)
+        return ended
+
+    def _context(self, run: Run) -> tuple[SagaContext, object]:
+        state = self.state
+        view = StateView(self.definition, state, self.env.resources, self.env.limits.payload_bytes)
+        ctx = SagaContext(
+            saga_id=self.saga_id, step_name=run.step, attempt=run.attempt, phase=run.phase, source=view
+        )
+        if run.phase is Phase.ACTION:
+            return ctx, None
+        cause = state.failures[0].error if state.failures else None
+        return replace(ctx, outcome=state.step(run.step).outcome, cause=cause), view.stored(run.step)
+
+    def _timed_out(self, scope: Scope) -> None:
+        self._interrupt(scope, UnknownReason.TIMEOUT)
+
+    def _interrupt(self, scope: Scope, reason: UnknownReason) -> None:
+        if scope.interrupt(reason):
+            self.env.timers.watch(scope, self.env.limits.abandon_after, self._abandon)
+
+    def _abandon(self, scope: Scope) -> None:
+        """Leave an attempt that does not end to itself; a fresh driver goes on where it held the old one (R7)."""
+        if scope.over:
+            return
+        scope.abandoned = True
+        run = scope.run
+        del self._flights[run.step, run.phase]
+        self._ended.append(Ended(step=run.step, phase=run.phase, attempt=run.attempt, reason=scope.reason))
+        if scope.inline and self.left is None:
+            self.begin()
+        self._wake()
+
+    def _deliver(self, scope: Scope, ended: Ended) -> None:
+        if ended.error is not None:
+            self.live_errors[ended.step, ended.phase] = ended.error
+        if not scope.abandoned:
+            del self._flights[ended.step, ended.phase]
+        if self.left is None:
+            self._ended.append(ended)
+        elif scope.abandoned:
+            self.env.spawn(self._append_late(ended))
+        if scope.abandoned:
+            self._nudge()
+
+    async def _append_late(self, ended: Ended) -> None:
+        """Record the end of an attempt that this process had given up, as a visitor (R7)."""
+        failed = ended.error is not None or ended.reason is not None
+        outcome = Outcome.FAILED if failed else Outcome.SUCCEEDED
+        fact = LateOutcome(ended.step, ended.phase, ended.attempt, outcome)
+        await visit(self.env.storage, self.env.clock, self.saga_id, lambda _stored, _state: (fact,))

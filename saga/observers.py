@@ -1,0 +1,112 @@
+"""The base of what watches sagas, and the fan-out that keeps a broken observer away from them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from saga.checks import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from saga.context import SagaContext
+    from saga.events import Event
+    from saga.types import LeaveReason, SagaInfo
+
+
+class Observer:
+    """Watches sagas; override what you need. All methods are sync and must return fast.
+
+    What an observer raises is reported once to the event loop's exception handler and never felt by a saga.
+    """
+
+    def headers(self, saga: SagaInfo) -> Mapping[str, str]:  # noqa: ARG002 - a default for subclasses
+        """Return what is to be stored with a new saga, such as a trace context; asked before it is created."""
+        return {}
+
+    def on_event(self, saga: SagaInfo, event: Event) -> None:
+        """Take note of a fact that this process appended: in journal order, after it is durable."""
+
+    def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:  # noqa: ARG002 - as above
+        """Return what is entered where an attempt's user code runs."""
+        return nullcontext()
+
+    def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
+        """Take note that this process stops driving a saga."""
+
+
+class Observers:
+    """Several observers as one."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        """Keep the observers.
+
+        Raises:
+            SagaValidationError: If one is no Observer.
+        """
+        self._observers = tuple(observers)
+        self._reported: set[int] = set()
+        for observer in self._observers:
+            if not isinstance(observer, Observer):
+                refuse("observers", observer, "a sequence of Observer instances")
+
+    def __bool__(self) -> bool:
+        """Whether there is anybody to tell."""
+        return bool(self._observers)
+
+    def headers(self, saga: SagaInfo) -> dict[str, str]:
+        """Return all headers together; a later observer's win."""
+        merged: dict[str, str] = {}
+        for observer in self._observers:
+            merged.update(self._guarded(observer, observer.headers, saga) or {})
+        return merged
+
+    def on_events(self, saga: SagaInfo, events: Sequence[Event]) -> None:
+        """Tell all observers of these facts."""
+        for event in events:
+            for observer in self._observers:
+                self._guarded(observer, observer.on_event, saga, event)
+
+    def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
+        """Tell all observers that this process stops driving a saga."""
+        for observer in self._observers:
+            self._guarded(observer, observer.on_leave, saga, reason)
+
+    def enter(self, saga: SagaInfo, ctx: SagaContext) -> list[Callable[[BaseException | None], None]]:
+        """Enter the context managers around an attempt; return how to leave them, innermost first."""
+        exits: list[Callable[[BaseException | None], None]] = []
+        for observer in self._observers:
+            manager = self._guarded(observer, observer.around, saga, ctx)
+            if manager is None:
+                continue
+            entered: list[bool] = []
+            self._guarded(observer, lambda manager=manager, entered=entered: (manager.__enter__(), entered.append(True)))
+            if entered:
+                exits.insert(0, self._exit_of(observer, manager))
+        return exits
+
+    def _exit_of(
+        self, observer: Observer, manager: AbstractContextManager[None]
+    ) -> Callable[[BaseException | None], None]:
+        def leave(error: BaseException | None) -> None:
+            trace = None if error is None else error.__traceback__
+            # What __exit__ returns is ignored: an observer cannot swallow an error of the user's code.
+            self._guarded(observer, manager.__exit__, None if error is None else type(error), error, trace)
+
+        return leave
+
+    def _guarded(self, observer: Observer, call: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return call(*args)
+        except Exception as error:  # noqa: BLE001 - documented place 2: an observer raised, and no saga may feel it
+            if id(observer) not in self._reported:
+                self._reported.add(id(observer))
+                asyncio.get_running_loop().call_exception_handler(
+                    {
+                        "message": f"observer {type(observer).__name__} raised; this is reported once",
+                        "exception": error,
+                    }
+                )
+            return None

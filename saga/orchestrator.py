@@ -1,0 +1,398 @@
+"""``SagaOrchestrator``: runs many sagas at once and carries on what other processes left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from typing import TYPE_CHECKING, Any, Self
+
+from msgspec.structs import replace
+
+from saga.arguments import differing
+from saga.building import definition_of, life_of
+from saga.checks import check_saga_id, check_seconds, is_number, refuse
+from saga.clock import Clock, SystemClock
+from saga.environment import Environment
+from saga.events import CancelRequested, Created, Event, RetryRequested
+from saga.exceptions import (
+    SagaAlreadyExistsError,
+    SagaExecutionError,
+    SagaNotCancellableError,
+    SagaVersionMovedError,
+)
+from saga.executor import CURRENT_SAGA, SagaRun
+from saga.handle import SagaHandle
+from saga.observers import Observer, Observers
+from saga.ownership import Ownership
+from saga.registry import Registry
+from saga.storage.base import Claim
+from saga.storage.memory import InMemorySagaStorage
+from saga.types import (
+    Attention,
+    AttentionCode,
+    LeaveReason,
+    Limits,
+    Page,
+    SagaFilter,
+    SagaRecord,
+    SagaResult,
+    SagaStatistics,
+    SagaStatus,
+    UnknownReason,
+)
+from saga.visits import load_state, visit
+from saga.waiting import Latch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+
+    from saga.core import Saga
+    from saga.definition import SagaDefinition
+    from saga.state import SagaState
+    from saga.storage.base import SagaStorage, StoredSaga
+
+NO_CODE_AFTER = 60.0
+"""Seconds that a due saga may stay unclaimed before ``get`` and ``query`` say that nobody has code for it."""
+
+REASON_LENGTH_MAX = 1_000
+EVERYTHING = SagaFilter()
+
+
+class SagaOrchestrator:
+    """Runs sagas durably on one storage; use it with ``async with``, from one event loop.
+
+    Several orchestrators, also in several processes, may share a storage: each saga is driven by one of them, and
+    when that one dies another carries its sagas on.
+    """
+
+    def __init__(
+        self,
+        storage: SagaStorage | None = None,
+        *,
+        sagas: Iterable[type[Saga]] = (),
+        observers: Iterable[Observer] = (),
+        resources: Mapping[str, object] | None = None,
+        limits: Limits | None = None,
+        lease_ttl: float = 15.0,
+        sweep_interval: float = 5.0,
+        drain_timeout: float = 30.0,
+        clock: Clock | None = None,
+    ) -> None:
+        """Configure; nothing runs before ``async with``.
+
+        Args:
+            storage: An open storage; None for private memory that no crash survives.
+            sagas: The classes whose sagas it may carry on; those it is given to execute are added by themselves.
+            observers: Who is told of facts.
+            resources: Live objects for ``ctx.resource(name)``; never stored.
+            limits: The engine's bounds.
+            lease_ttl: Seconds after which others may take over a saga of a process that gives no sign of life.
+            sweep_interval: Seconds between two looks for sagas that nobody drives.
+            drain_timeout: Seconds that running attempts may take to end on leaving ``async with``.
+            clock: Time and randomness; the system's by default.
+
+        Raises:
+            SagaDefinitionError: If a class is no saga, or two share name and version.
+            SagaValidationError: If a number is out of range.
+        """
+        for name, value in (("lease_ttl", lease_ttl), ("sweep_interval", sweep_interval)):
+            if check_seconds(name, value) is None:
+                refuse(name, value, "a number of seconds above 0")
+        if not (is_number(drain_timeout) and drain_timeout >= 0):
+            refuse("drain_timeout", drain_timeout, "a number of seconds, at least 0")
+        self.storage: SagaStorage = InMemorySagaStorage() if storage is None else storage
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self.closing: Latch[None] = Latch()
+        self._private = storage is None
+        self._registry = Registry(sagas)
+        self._lock = asyncio.Lock()
+        self._drain_timeout = drain_timeout
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._env = Environment(
+            self.storage,
+            self.clock,
+            Observers(observers),
+            dict(resources or {}),
+            Limits() if limits is None else limits,
+            owner=f"{platform.node()}:{os.getpid()}",
+            ttl=float(lease_ttl),
+            patient=True,
+        )
+        self._owned = Ownership(self._env, self._registry, float(sweep_interval))
+        self._loops: list[asyncio.Task[None]] = []
+
+    # life
+
+    async def __aenter__(self) -> Self:
+        """Begin to drive sagas and to look for those that nobody drives.
+
+        Raises:
+            SagaExecutionError: If it was entered before.
+        """
+        if self._loop is not None:
+            message = "a SagaOrchestrator is entered once; make a new one"
+            raise SagaExecutionError(message)
+        self._loop = asyncio.get_running_loop()
+        if self._private:
+            await self.storage.open()
+        self._loops = self._owned.begin()
+        self._owned.sweep_soon()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let running attempts end, for at most ``drain_timeout`` seconds, and hand over what is not at rest."""
+        self.closing.set(None)
+        self._owned.closing = True
+        try:
+            await self._drain()
+        finally:
+            for loop in self._loops:
+                loop.cancel()
+            await self._env.close()
+            if self._private:
+                await self.storage.close()
+
+    async def _drain(self) -> None:
+        runs = list(self._owned.runs.values())
+        for run in runs:
+            run.hurry()
+        if not await self._all_left(runs, self._drain_timeout):
+            for run in runs:
+                run.interrupt(UnknownReason.INTERRUPTED)
+            if not await self._all_left(runs, 2 * self._env.limits.abandon_after):
+                for run in runs:
+                    run.give_up()
+                await self._all_left(runs, self._env.limits.storage_backoff)
+
+    async def _all_left(self, runs: list[SagaRun], seconds: float) -> bool:
+        until = self.clock.monotonic() + seconds
+        for run in runs:
+            if not await run.finished.wait_up_to(max(0.0, until - self.clock.monotonic()), self.clock):
+                return False
+        return True
+
+    # running sagas
+
+    async def execute(self, saga: Saga, *, saga_id: str | None = None, deadline: float | None = None) -> SagaResult:
+        """Run a saga durably to its resting point and return its result.
+
+        Args:
+            saga: An instance of a Saga subclass.
+            saga_id: 1 to 128 characters of ``A-Z a-z 0-9 . _ : -``; a random one by default. The same id with the
+                same definition and arguments is the same saga: its result is returned and nothing runs twice.
+            deadline: Seconds after which the saga turns back, or is reported late where there is no way back.
+
+        Raises:
+            SagaAlreadyExistsError: If a different saga has this id.
+            SagaDefinitionError: If the saga or its steps are wrong; nothing has run.
+            SagaExecutionError: For misuse, or if the orchestrator stops first and hands the saga over.
+            SagaStorageUnavailableError: If the storage is away.
+        """
+        handle = await self.start(saga, saga_id=saga_id, deadline=deadline)
+        return await handle.wait()
+
+    async def start(self, saga: Saga, *, saga_id: str | None = None, deadline: float | None = None) -> SagaHandle:
+        """Start a saga and return once it is durable and has a slot; see ``execute``.
+
+        Raises:
+            SagaAlreadyExistsError: See ``execute``, as for all errors.
+        """
+        self._check_usable()
+        life = life_of(saga)
+        if life.owner not in (None, self):
+            message = f"this {life.saga_name} runs elsewhere as {life.saga_id}: one instance is one run"
+            raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
+        if saga_id is not None and life.saga_id not in (None, check_saga_id(saga_id)):
+            message = f"this {life.saga_name} runs as {life.saga_id} and cannot run as {saga_id}: one instance is one run"
+            raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
+        check_seconds("deadline", deadline)
+        definition = await definition_of(saga)
+        self._registry.add(type(saga))
+        life.owner = self
+        life.saga_id = life.saga_id or saga_id or self.clock.token()
+        created = Created(
+            name=definition.name,
+            version=definition.version,
+            shape=definition.shape,
+            arguments=life.arguments,
+            deadline=deadline,
+        )
+        run, is_new = await self._run_for(life.saga_id, definition, created)
+        if is_new:
+            await self._env.slots.take(at_once=CURRENT_SAGA.get() is not None)
+            run.begin()
+        try:
+            await run.created.wait()
+        except SagaAlreadyExistsError:
+            # Somebody else has it, maybe in another process: the same saga is waited for, never taken over alive.
+            _, state = await load_state(self.storage, life.saga_id)
+            _check_same(life.saga_id, created, state)
+            return SagaHandle(self, life.saga_id, definition, self.run_of(life.saga_id))
+        if not is_new:
+            _check_same(life.saga_id, created, run.state)
+        return SagaHandle(self, life.saga_id, definition, run)
+
+    async def _run_for(self, saga_id: str, definition: SagaDefinition, created: Created) -> tuple[SagaRun, bool]:
+        async with self._lock:
+            run = self._owned.runs.get(saga_id)
+            if run is not None:
+                return run, False
+            run = SagaRun(
+                self._env,
+                saga_id,
+                definition,
+                Claim(self._env.owner, self.clock.token(), self._env.ttl),
+                first_facts=(created,),
+                on_left=self._owned.forget,
+                nested=CURRENT_SAGA.get() is not None,
+            )
+            self._owned.runs[saga_id] = run
+            return run, True
+
+    def run_of(self, saga_id: str) -> SagaRun | None:
+        """Return the saga's run in this process, if it has one; for handles."""
+        return self._owned.runs.get(saga_id)
+
+    # requests
+
+    async def cancel(self, saga_id: str, reason: str) -> None:
+        """Ask a saga to turn back; durable when this returns.
+
+        A saga that turns back already, is FAILED or ROLLED_BACK stays as it is. While its pivot's answer is open,
+        that answer decides.
+
+        Args:
+            saga_id: The saga's id.
+            reason: Why, for its journal; 1 to 1,000 characters.
+
+        Raises:
+            SagaNotFoundError: If there is no such saga.
+            SagaNotCancellableError: If it completed or its pivot has succeeded.
+        """
+        self._check_usable()
+        check_saga_id(saga_id)
+        request = CancelRequested(_check_reason(reason))
+        _, state = await load_state(self.storage, saga_id)
+        if state.blocked:
+            # Blocked sagas are not due for anybody, so the row must change together with the request.
+            state = await visit(self.storage, self.clock, saga_id, lambda _stored, _state: (request,))
+        else:
+            answer = await self.storage.append(
+                saga_id, (request,), row=None, expected_version=None, claim=None, write_id=self.clock.token()
+            )
+            _, state = await load_state(self.storage, saga_id, up_to=answer.version)
+        if state.status is SagaStatus.COMPLETED or (state.cancel is not None and state.cancel.refused):
+            what = "has completed" if state.status is SagaStatus.COMPLETED else "has passed its point of no return"
+            message = f"saga {state.name} {saga_id} {what}, so it cannot be cancelled"
+            raise SagaNotCancellableError(message, saga_name=state.name, saga_id=saga_id)
+        await self._owned.catch_up([saga_id])
+        self._owned.sweep_soon()
+
+    async def retry(self, saga_id: str, reason: str) -> None:
+        """Try again what rests: the undos that failed, or the step that parked, each with a fresh budget.
+
+        A saga that is not FAILED and not blocked stays as it is.
+
+        Args:
+            saga_id: The saga's id.
+            reason: Why, for its journal; 1 to 1,000 characters.
+
+        Raises:
+            SagaNotFoundError: If there is no such saga.
+        """
+        self._check_usable()
+        check_saga_id(saga_id)
+        request = RetryRequested(_check_reason(reason))
+
+        def facts_for(_stored: StoredSaga, state: SagaState) -> tuple[Event, ...] | None:
+            return (request,) if state.status is SagaStatus.FAILED or state.blocked else None
+
+        await visit(self.storage, self.clock, saga_id, facts_for)
+        self._owned.sweep_soon()
+
+    async def recover(self) -> int:
+        """Look now for sagas that nobody drives; return how many this process took over. It also happens by itself."""
+        self._check_usable()
+        return await self._owned.sweep()
+
+    # looking
+
+    async def get(self, saga_id: str) -> SagaRecord:
+        """Return a saga's row.
+
+        Raises:
+            SagaNotFoundError: If there is no such saga.
+        """
+        self._check_usable()
+        stored, _ = await load_state(self.storage, check_saga_id(saga_id))
+        return self._with_no_code(stored.record)
+
+    async def query(
+        self, filter: SagaFilter = EVERYTHING, cursor: str | None = None, limit: int = 100  # noqa: A002 - the word of the public face
+    ) -> Page[SagaRecord]:
+        """Return rows, newest first, a page at a time.
+
+        Args:
+            filter: Which sagas.
+            cursor: Where the page before ended.
+            limit: From 1 to 500.
+
+        Raises:
+            SagaValidationError: If a value is out of range.
+        """
+        self._check_usable()
+        page = await self.storage.query(filter, cursor, limit)
+        return Page(tuple(self._with_no_code(record) for record in page.items), page.cursor)
+
+    async def statistics(self) -> SagaStatistics:
+        """Return counts by name and status."""
+        self._check_usable()
+        return await self.storage.statistics()
+
+    def _with_no_code(self, record: SagaRecord) -> SagaRecord:
+        due_since = None if record.due_at is None else self.clock.now() - record.due_at
+        if due_since is None or due_since < NO_CODE_AFTER or record.owner is not None or record.attention is not None:
+            return record
+        message = (
+            f"due for {due_since:.0f} s and nobody claims it: does a process run that has code for "
+            f"{record.saga_name!r} version {record.saga_version!r}?"
+        )
+        since = (record.due_at or 0.0) + NO_CODE_AFTER
+        return replace(record, attention=Attention(AttentionCode.NO_CODE, message, since, blocking=False))
+
+    def _check_usable(self) -> None:
+        if self._loop is None:
+            message = "use the SagaOrchestrator inside 'async with'"
+            raise SagaExecutionError(message)
+        if asyncio.get_running_loop() is not self._loop:
+            message = "a SagaOrchestrator is used from the event loop that entered it; make one for each loop and thread"
+            raise SagaExecutionError(message)
+        if self.closing.done:
+            message = "this SagaOrchestrator has left its 'async with' and starts nothing more"
+            raise SagaExecutionError(message)
+
+
+def _check_reason(reason: Any) -> str:
+    if not isinstance(reason, str) or not reason.strip() or len(reason) > REASON_LENGTH_MAX:
+        refuse("reason", reason, f"a text of 1 to {REASON_LENGTH_MAX} characters that says why")
+    return reason
+
+
+def _check_same(saga_id: str, created: Created, state: SagaState) -> None:
+    """Check that a saga which exists already is the one that was to be started (R19)."""
+    differs: list[str] = []
+    if created.name != state.name:
+        differs.append(f"it is a {state.name}, not a {created.name}")
+    elif created.version != state.saga_version:
+        differs.append(f"its version is {state.saga_version}, not {created.version}")
+    else:
+        names = differing(state.arguments, created.arguments)
+        if names:
+            differs.append(f"its arguments differ: {', '.join(names)}")
+    if differs:
+        message = f"saga {saga_id} exists already and {differs[0]}"
+        raise SagaAlreadyExistsError(message, saga_name=state.name, saga_id=saga_id)

@@ -1,0 +1,213 @@
+"""Claims: keeping those of running sagas alive, and taking over what nobody drives any more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from saga.clock import sleep
+from saga.events import AttentionSet, Event, Reshaped
+from saga.exceptions import SagaError, SagaStorageError, SagaStorageUnavailableError
+from saga.executor import SagaRun
+from saga.recording import folded
+from saga.storage.base import Claim, Row
+from saga.types import Attention, AttentionCode, UnknownReason
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from saga.environment import Environment
+    from saga.registry import Registry
+    from saga.storage.base import StoredSaga
+
+CLAIMS_MAX = 500
+"""Sagas that one sweep claims at the most; it goes on at once while there are more."""
+
+BAD_CODE_PAUSE = 60.0
+"""Seconds after which a saga whose code does not fit is due again."""
+
+CLAIM_TRIES = 3
+
+
+class Ownership:
+    """The sagas that this process drives, and the two loops that concern claims.
+
+    Attributes:
+        runs: The runs by saga id.
+        closing: Whether nothing is claimed any more.
+    """
+
+    def __init__(self, env: Environment, registry: Registry, sweep_interval: float) -> None:
+        """Keep the collaborators."""
+        self.runs: dict[str, SagaRun] = {}
+        self.closing = False
+        self._env = env
+        self._registry = registry
+        self._beat_interval = env.ttl / 3
+        self._sweep_interval = sweep_interval
+        self._claim_not_before = 0.0
+        self._beat_failed = False
+        self._sweeping = asyncio.Lock()
+        self._sweep_soon: asyncio.Event = asyncio.Event()
+
+    def begin(self) -> list[asyncio.Task[None]]:
+        """Start both loops; the caller owns the tasks."""
+        return [self._env.spawn(self._forever(self._beat)), self._env.spawn(self._forever(self._sweep_when_due))]
+
+    def forget(self, run: SagaRun) -> None:
+        """Take a run out when this process stops driving it."""
+        if self.runs.get(run.saga_id) is run:
+            del self.runs[run.saga_id]
+
+    def sweep_soon(self) -> None:
+        """Let the next sweep begin at once."""
+        self._sweep_soon.set()
+
+    async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - documented place 3: this loop must outlive any storage error
+                if not isinstance(error, SagaStorageUnavailableError):
+                    context = {"message": "a background loop of the orchestrator goes on after", "exception": error}
+                    asyncio.get_running_loop().call_exception_handler(context)
+                await sleep(self._env.clock, self._beat_interval / 4)
+
+    # heartbeats
+
+    async def _beat(self) -> None:
+        """Renew all claims in one write; learn of lost claims and of what others appended (R16, R17)."""
+        clock = self._env.clock
+        planned = clock.monotonic() + self._beat_interval
+        await sleep(clock, self._beat_interval)
+        self._note_lag(clock.monotonic() - planned)
+        sent_at = clock.monotonic()
+        running = {id_: run for id_, run in self.runs.items() if run.exists}
+        for run in running.values():
+            if run.overdue():
+                run.interrupt(UnknownReason.INTERRUPTED)
+        try:
+            versions = await self._env.storage.renew(
+                {id_: run.claim.token for id_, run in running.items()}, self._env.ttl
+            )
+        except SagaStorageUnavailableError:
+            self._beat_failed = True
+            raise
+        if self._beat_failed:
+            # After an outage all processes come back at once: renew first, let others do so too, then claim (R16).
+            self._beat_failed = False
+            self._claim_not_before = clock.monotonic() + self._beat_interval
+        stale: list[str] = []
+        for saga_id, run in running.items():
+            if saga_id not in versions:
+                run.lose()
+            elif run.renewed(sent_at, versions[saga_id]):
+                stale.append(saga_id)
+        await self.catch_up(stale)
+
+    async def catch_up(self, saga_ids: list[str]) -> None:
+        """Tell runs what others appended."""
+        if not saga_ids:
+            return
+        for stored in await self._env.storage.load(saga_ids):
+            run = self.runs.get(stored.record.saga_id)
+            if run is not None:
+                run.catch_up(stored.entries)
+
+    def _note_lag(self, lag: float) -> None:
+        if lag < self._env.ttl / 6:
+            return
+        for run in list(self.runs.values()):
+            for step in run.running_steps():
+                # No figure in the text: each step is warned of once.
+                self._env.warner(run.definition.name)(
+                    f"the event loop was blocked for a long time while step {step!r} ran: use async calls or a thread, "
+                    f"or this process loses its claims"
+                )
+
+    # the sweep
+
+    async def _sweep_when_due(self) -> None:
+        pause = self._sweep_interval * (0.75 + self._env.clock.random() / 2)
+        timer = self._env.clock.call_later(pause, self._sweep_soon.set)
+        await self._sweep_soon.wait()
+        timer.cancel()
+        self._sweep_soon.clear()
+        await self.sweep()
+
+    async def sweep(self) -> int:
+        """Claim what is due and nobody drives, as far as there are free slots; return how many sagas that were."""
+        async with self._sweeping:
+            total = 0
+            while not self.closing and self._env.clock.monotonic() >= self._claim_not_before:
+                limit = min(CLAIMS_MAX, self._env.slots.free)
+                if limit <= 0:
+                    break
+                token = self._env.clock.token()
+                found = await self._claim(token, limit)
+                for stored in found:
+                    await self._adopt(stored, token)
+                total += len(found)
+                if len(found) < limit:
+                    break
+            return total
+
+    async def _claim(self, token: str, limit: int) -> list[StoredSaga]:
+        held = any(run.exists and run.state.recoveries > 1 for run in self.runs.values())
+        for attempt in range(CLAIM_TRIES):
+            try:
+                # The same token again returns what a call whose answer was lost has claimed.
+                return await self._env.storage.claim_due(
+                    self._env.owner,
+                    token,
+                    self._env.ttl,
+                    limit,
+                    definitions=self._registry.keys(),
+                    exclude=set(self.runs),
+                    suspects=0 if held else 1,
+                )
+            except SagaStorageUnavailableError:
+                if attempt + 1 == CLAIM_TRIES:
+                    raise
+        return []
+
+    async def _adopt(self, stored: StoredSaga, token: str) -> None:
+        record = stored.record
+        claim = Claim(self._env.owner, token, self._env.ttl)
+        try:
+            if stored.unreadable is not None:
+                raise SagaStorageError(stored.unreadable, saga_id=record.saga_id)
+            state = folded(stored.entries)
+            definition = await self._registry.rebuild(state)
+        except SagaError as error:
+            await self._put_back(stored, claim, str(error))
+            return
+        reshaped: tuple[Event, ...] = (Reshaped(definition.shape),) if definition.shape != state.graph.shape else ()
+        run = SagaRun(
+            self._env, record.saga_id, definition, claim, state=state, first_facts=reshaped, on_left=self.forget
+        )
+        await self._env.slots.take(at_once=True)
+        self.runs[record.saga_id] = run
+        run.created.set(None)
+        run.begin()
+
+    async def _put_back(self, stored: StoredSaga, claim: Claim, why: str) -> None:
+        """Release a saga that this process's code cannot carry on, visibly (R20)."""
+        record = stored.record
+        attention = Attention(AttentionCode.BAD_CODE, why, self._env.clock.now(), blocking=False)
+        row = Row(
+            status=record.status,
+            attention=attention,
+            due_in=BAD_CODE_PAUSE,
+            release=True,
+            recoveries=record.recoveries,
+        )
+        fact = AttentionSet(attention.code, attention.message)
+        await self._env.storage.append(
+            record.saga_id,
+            (fact,),
+            row=row,
+            expected_version=record.version,
+            claim=claim,
+            write_id=self._env.clock.token(),
+        )

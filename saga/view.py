@@ -1,0 +1,98 @@
+"""What a context reads from: the stored results as one step may see them, decoded anew at each look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from saga import codec
+from saga.exceptions import SagaExecutionError, SagaSerializationError, SagaValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from saga.definition import SagaDefinition
+    from saga.state import SagaState
+
+
+class StateView(msgspec.Struct, frozen=True, eq=False):
+    """A state as a context source.
+
+    Attributes:
+        definition: The steps with the types that results are decoded as.
+        state: The state that the attempt began with.
+        resources: Live objects by name.
+        limit: The most bytes of one stored value.
+    """
+
+    definition: SagaDefinition
+    state: SagaState
+    resources: Mapping[str, object]
+    limit: int
+
+    def value(self, step: str, key: str, default: Any) -> Any:
+        """Return what the ancestors of a step left under a key; a later one wins."""
+        for name in reversed(self.definition.graph.ancestors(step)):
+            done = self.state.step(name)
+            if done.result is None:
+                continue
+            if done.data:
+                data = codec.decode(done.result)
+                if key in data:
+                    return data[key]
+            elif name == key:
+                return codec.decode(done.result, self.definition.steps[name].result_type)
+        return default
+
+    def result_of(self, step: str, other: str) -> Any:
+        """Return the result of an ancestor.
+
+        Raises:
+            SagaValidationError: If ``other`` is no ancestor of ``step``.
+        """
+        if other not in self.definition.graph.ancestors(step):
+            message = f"step {step!r} does not come after {other!r}, so it cannot see its result: add a dependency"
+            raise SagaValidationError(message, saga_name=self.definition.name, step=step)
+        return self.stored(other)
+
+    def resource(self, name: str) -> Any:
+        """Return the live object of this name.
+
+        Raises:
+            SagaExecutionError: If there is none.
+        """
+        if name not in self.resources:
+            known = ", ".join(sorted(self.resources)) or "none"
+            message = f"saga {self.definition.name!r} asks for resource {name!r}; given are: {known}"
+            raise SagaExecutionError(message, saga_name=self.definition.name)
+        return self.resources[name]
+
+    def checked(self, step: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a private copy of what an action adds.
+
+        Raises:
+            SagaSerializationError: If it is not plain JSON.
+        """
+        try:
+            copy: dict[str, Any] = codec.decode(codec.encode(dict(data), limit=self.limit))
+        except SagaSerializationError as error:
+            message = f"saga {self.definition.name!r}, step {step!r}: {error}"
+            raise type(error)(message, path=error.path, saga_name=self.definition.name, step=step) from None
+        return copy
+
+    def results(self) -> dict[str, Any]:
+        """Return all results by step name, and the keys that actions added, in topological order."""
+        found: dict[str, Any] = {}
+        for name in self.definition.graph.rank:
+            if self.state.step(name).result is not None:
+                value = self.stored(name)
+                found.update(value if self.state.step(name).data else {name: value})
+        return found
+
+    def stored(self, name: str) -> Any:
+        """Return the result of a step as a fresh object; None if there is none."""
+        done = self.state.step(name)
+        if done.result is None:
+            return None
+        return codec.decode(done.result, Any if done.data else self.definition.steps[name].result_type)

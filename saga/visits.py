@@ -1,0 +1,75 @@
+"""Appends by somebody who does not own the saga: requests, repairs, and outcomes that came too late."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from saga.exceptions import SagaCorruptStateError, SagaNotFoundError, SagaVersionMovedError
+from saga.fold import fold
+from saga.recording import folded
+from saga.storage.base import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from saga.clock import Clock
+    from saga.events import Event
+    from saga.state import SagaState
+    from saga.storage.base import SagaStorage, StoredSaga
+
+
+async def load_state(
+    storage: SagaStorage, saga_id: str, *, up_to: int | None = None
+) -> tuple[StoredSaga, SagaState]:
+    """Return a stored saga and what its journal says, or said up to a version.
+
+    Raises:
+        SagaNotFoundError: If there is no such saga.
+        SagaCorruptStateError: If its journal cannot be understood.
+    """
+    found = await storage.load([saga_id])
+    if not found:
+        message = f"no saga {saga_id} is stored: check the id, or whether it was pruned"
+        raise SagaNotFoundError(message, saga_id=saga_id)
+    if found[0].unreadable is not None:
+        raise SagaCorruptStateError(found[0].unreadable, saga_id=saga_id)
+    entries = found[0].entries
+    return found[0], folded(entries if up_to is None else entries[:up_to])
+
+
+async def visit(
+    storage: SagaStorage,
+    clock: Clock,
+    saga_id: str,
+    facts_for: Callable[[StoredSaga, SagaState], Sequence[Event] | None],
+) -> SagaState:
+    """Append the facts that fit the saga as it is stored, deciding again if somebody else was first.
+
+    Args:
+        storage: Where the saga is.
+        clock: Draws the identity of the write.
+        saga_id: The saga.
+        facts_for: Returns what to append to this state, or None for nothing.
+
+    Returns:
+        The state afterwards.
+    """
+    while True:
+        stored, state = await load_state(storage, saga_id)
+        facts = facts_for(stored, state)
+        if facts is None:
+            return state
+        after = fold(state, state.version + 1, state.updated_at, facts)
+        row = Row(
+            status=after.status,
+            attention=after.attention,
+            due_in=None if after.at_rest else 0.0,
+            recoveries=after.recoveries,
+        )
+        try:
+            answer = await storage.append(
+                saga_id, facts, row=row, expected_version=state.version, claim=None, write_id=clock.token()
+            )
+        except SagaVersionMovedError:
+            continue
+        return fold(state, answer.version, answer.at, facts)
