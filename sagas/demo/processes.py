@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 START_SECONDS = 15.0
@@ -41,7 +41,7 @@ def running_services(directory: Path, smtp: str) -> Iterator[dict[str, str]]:
         stop(processes.values())
 
 
-def stop(processes: Iterator[subprocess.Popen[bytes]] | Sequence[subprocess.Popen[bytes]]) -> None:
+def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
     """Ask each process to end; kill what has not ended after a moment."""
     ending = list(processes)
     for process in ending:
@@ -66,8 +66,9 @@ def _start(name: str, directory: Path, more: Sequence[str]) -> subprocess.Popen[
 
 
 def _address(name: str, process: subprocess.Popen[bytes], directory: Path) -> str:
-    readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-    line = process.stdout.readline() if readable and process.stdout is not None else b""
+    line = b""
+    if process.stdout is not None and select.select([process.stdout], [], [], START_SECONDS)[0]:
+        line = process.stdout.readline()
     if not line:
         log = (directory / f"{name}.log").read_text(errors="replace")[-2_000:]
         message = f"the {name} service did not start within {START_SECONDS:g} s; its log ends with:\n{log}"

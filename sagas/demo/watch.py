@@ -6,29 +6,22 @@ import asyncio
 import os
 import sys
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from saga import (
-    AttemptFailed,
-    AttemptStarted,
-    AttemptSucceeded,
-    AttemptUnknown,
-    AttentionSet,
-    Claimed,
-    Completed,
-    Event,
-    LeaveReason,
-    Observer,
-    Phase,
-    RollbackFailed,
-    RolledBack,
-    SagaInfo,
-    TurnedBack,
-)
+from saga import LeaveReason, Observer, Phase, SagaInfo
 
 STEP_WIDTH = 14
+
+ENDINGS = {
+    "TurnedBack": ("  turns back: what was done is undone", "yellow"),
+    "Completed": ("COMPLETED", "bold green"),
+    "RolledBack": ("ROLLED BACK", "bold yellow"),
+    "RollbackFailed": ("FAILED: an undo could not be done", "bold red"),
+}
+"""The facts about the saga as a whole that an onlooker needs, and how they are told."""
 
 
 def stdout_console() -> Console:
@@ -50,50 +43,45 @@ class Watch(Observer):
         self._console = console
         self._began: dict[tuple[str, Phase], float] = {}
 
-    def on_event(self, saga: SagaInfo, event: Event) -> None:
+    def on_event(self, saga: SagaInfo, event: Any) -> None:
         """Print the fact, if it is worth a line."""
-        match event:
-            case Claimed(expired=True):
+        match type(event).__name__:
+            case "Claimed" if event.expired:
                 self._line("»", "cyan", saga.saga_id, f"abandoned by its owner; process {os.getpid()} carries on")
-            case AttemptStarted(step=step, phase=phase, attempt=attempt):
-                self._began[step, phase] = time.monotonic()
-                if attempt > 1:
-                    self._line("·", "cyan", step, f"attempt {attempt}, under the same key")
-            case AttemptSucceeded(step=step, phase=Phase.ACTION):
-                self._line("✓", "green", step, self._took(step, Phase.ACTION))
-            case AttemptSucceeded(step=step):
-                self._line("↩", "yellow", step, f"undone in {self._took(step, Phase.COMPENSATION)}")
-            case AttemptFailed(step=step, error=error, retry_in=None):
-                self._line("✗", "red", step, error.message)
-            case AttemptFailed(step=step, error=error, retry_in=float(delay)):
-                self._line("·", "yellow", step, f"{error.message}; again in {delay:.1f} s")
-            case AttemptUnknown(step=step, error=error):
-                self._line("?", "yellow", step, f"outcome unknown: {error.message}")
-            case AttentionSet(message=message):
-                self._line("!", "red", saga.saga_id, message)
+            case "AttentionSet":
+                self._line("!", "red", saga.saga_id, event.message)
+            case name if name in ENDINGS:
+                text, style = ENDINGS[name]
+                self._console.print(Text(text, style=style))
+            case name:
+                self._step_line(name, event)
+
+    def _step_line(self, name: str, event: Any) -> None:
+        match name:
+            case "AttemptStarted":
+                self._began[event.step, event.phase] = time.monotonic()
+                if event.attempt > 1:
+                    self._line("·", "cyan", event.step, f"attempt {event.attempt}, under the same key")
+            case "AttemptSucceeded" if event.phase is Phase.ACTION:
+                self._line("✓", "green", event.step, self._took(event))
+            case "AttemptSucceeded":
+                self._line("↩", "yellow", event.step, f"undone in {self._took(event)}")
+            case "AttemptFailed" if event.retry_in is None:
+                self._line("✗", "red", event.step, event.error.message)
+            case "AttemptFailed":
+                self._line("·", "yellow", event.step, f"{event.error.message}; again in {event.retry_in:.1f} s")
+            case "AttemptUnknown":
+                self._line("?", "yellow", event.step, f"outcome unknown: {event.error.message}")
             case _:
-                self._saga_line(event)
+                pass  # The other facts say nothing that an onlooker needs.
 
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:  # noqa: ARG002  (the base's signature)
         """Take note that the saga rests."""
         if reason is LeaveReason.REST:
             self.rested.set()
 
-    def _saga_line(self, event: Event) -> None:
-        match event:
-            case TurnedBack():
-                self._console.print(Text("  turns back: what was done is undone", style="yellow"))
-            case Completed():
-                self._console.print(Text("COMPLETED", style="bold green"))
-            case RolledBack():
-                self._console.print(Text("ROLLED BACK", style="bold yellow"))
-            case RollbackFailed():
-                self._console.print(Text("FAILED: an undo could not be done", style="bold red"))
-            case _:
-                pass  # The other facts say nothing that an onlooker needs.
-
-    def _took(self, step: str, phase: Phase) -> str:
-        began = self._began.pop((step, phase), None)
+    def _took(self, event: Any) -> str:
+        began = self._began.pop((event.step, event.phase), None)
         return "" if began is None else f"{time.monotonic() - began:.2f} s"
 
     def _line(self, symbol: str, style: str, subject: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -9,9 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sagas.demo.audit import Books, audit
+from sagas.demo.orders import Order
+from sagas.order_processing import OrderLine
+
+ORDER = Order("order-1", [OrderLine("tea", 2, 1_250)], "tok_good", completes=True)
 ENDS_WITHIN_SECONDS = 30
 
 
@@ -33,6 +40,71 @@ def children_of(session: str) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue  # It ended while we looked.
     return found
+
+
+def row(operation: str, **facts: object) -> dict[str, object]:
+    """One ledger row."""
+    return {"operation": operation, "facts": facts}
+
+
+def clean_books() -> Books:
+    """What one completed order leaves."""
+    line = {"order_id": ORDER.number, "sku": "tea", "quantity": 2}
+    held = {"order_id": ORDER.number, "amount": 2_500}
+    return Books(
+        ledgers={
+            "inventory": [row("received", sku="tea", quantity=10), row("reserved", **line), row("committed", **line)],
+            "payment": [row("authorised", **held), row("captured", **held)],
+            "notification": [row("sent", order_id=ORDER.number)],
+        },
+        problems=[],
+        stock=[{"sku": "tea", "on_hand": 8, "reserved": 0}],
+        mailed=[ORDER.email],
+    )
+
+
+def test_the_audit_finds_nothing_in_clean_books() -> None:
+    """One order, one capture, one mail, eight of ten left."""
+    assert [finding for finding in audit([ORDER], clean_books()) if not finding.good] == []
+
+
+LINE = {"order_id": ORDER.number, "sku": "tea", "quantity": 2}
+
+
+@pytest.mark.parametrize(
+    ("service", "extra", "complaint"),
+    [
+        ("payment", row("captured", order_id=ORDER.number, amount=2_500), "50.00 EUR charged in 2 captures"),
+        ("payment", row("authorised", order_id=ORDER.number, amount=100), "1.00 EUR still held"),
+        ("payment", row("refunded", order_id=ORDER.number, amount=2_500), "0.00 EUR charged in 1 capture"),
+        ("payment", row("captured", order_id="order-2", amount=1), "nobody ordered order-2"),
+        ("inventory", row("reserved", **LINE), "2 still reserved"),
+        ("inventory", row("committed", **LINE), "4 shipped"),
+        ("notification", row("sent", order_id=ORDER.number), "1 mail due, 2 sent, 1 received"),
+    ],
+)
+def test_the_audit_names_what_does_not_add_up(service: str, extra: dict[str, object], complaint: str) -> None:
+    """Each single row too many in any ledger is found."""
+    books = clean_books()
+    books = dataclasses.replace(books, ledgers={**books.ledgers, service: [*books.ledgers[service], extra]})
+
+    complaints = [finding.text for finding in audit([ORDER], books) if not finding.good]
+    assert any(complaint in text for text in complaints), complaints
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"problems": ["payment: rotten"]}, "payment: rotten"),
+        ({"mailed": []}, "1 mail due, 1 sent, 0 received"),
+        ({"stock": [{"sku": "tea", "on_hand": 9, "reserved": 0}]}, "9 left"),
+    ],
+)
+def test_the_audit_believes_no_one(change: dict[str, Any], complaint: str) -> None:
+    """A service's own complaint, a mail that never arrived, a shelf that is fuller than the ledger says."""
+    complaints = [f.text for f in audit([ORDER], dataclasses.replace(clean_books(), **change)) if not f.good]
+
+    assert any(complaint in text for text in complaints), complaints
 
 
 def test_the_demo_shows_three_orders_and_clean_books() -> None:
