@@ -26,12 +26,14 @@ class Books:
     Attributes:
         ledgers: Each service's ledger rows.
         problems: What the services' own audits complain of.
+        repeats: How many calls each service got again under a key that it had answered.
         stock: The shelf: ``on_hand`` and ``reserved`` by article.
         mailed: The recipients of the mails that the mail server received.
     """
 
     ledgers: Mapping[str, Sequence[Row]]
     problems: Sequence[str]
+    repeats: Mapping[str, int]
     stock: Sequence[Row]
     mailed: Sequence[str]
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from sagas.demo.orders import Order
 
-STOP_SECONDS = 3.0
 ORDERS = (COMPLETES, DECLINED, KILLED)
+EXIT_STATUSES = (0, 1, -signal.SIGKILL, 0)
 
 
 async def tell(console: Console, *, charge_twice: bool) -> bool:
@@ -49,11 +49,11 @@ async def tell(console: Console, *, charge_twice: bool) -> bool:
         for sku, quantity in STOCK.items():
             await _post(clients["inventory"], "/receipts", f"receipt:{sku}", sku=sku, quantity=quantity)
 
-        endings = await _run_orders(console, Workers(directory / "sagas.db", addresses))
+        ended_well = await _run_orders(console, Workers(directory / "sagas.db", addresses))
         if charge_twice:
             await _charge_again(console, clients["payment"], COMPLETES)
         books = await read_books(clients, mailbox)
-        return _report(console, books) and endings
+        return _report(console, books) and ended_well
 
 
 async def _run_orders(console: Console, workers: Workers) -> bool:
@@ -70,7 +70,11 @@ async def _run_orders(console: Console, workers: Workers) -> bool:
     )
     console.print("  A new worker opens the same SQLite file.")
     fourth = await workers.run("--carry-on", KILLED.number)
-    return (first, second, third, fourth) == (0, 1, -signal.SIGKILL, 0)
+    if (first, second, third, fourth) != EXIT_STATUSES:
+        text = f"  ✗ the workers' exit statuses are {first}, {second}, {third}, {fourth}; expected {EXIT_STATUSES}"
+        console.print(Text(text, style="bold red"))
+        return False
+    return True
 
 
 class Workers:
@@ -122,6 +126,7 @@ async def read_books(clients: Mapping[str, httpx.AsyncClient], mailbox: Mailbox)
     return Books(
         ledgers={name: await get(name, "/ledger") for name in clients},
         problems=[f"{name}: {problem}" for name, found in audits.items() for problem in found["problems"]],
+        repeats={name: found["repeats"] for name, found in audits.items()},
         stock=await get("inventory", "/stock"),
         mailed=[str(mail["To"]) for mail in mailbox.mails],
     )
@@ -132,6 +137,9 @@ def _report(console: Console, books: Books) -> bool:
     findings = audit(ORDERS, books)
     for finding in findings:
         console.print(Text.assemble("  ", ("✓", "green") if finding.good else ("✗", "red"), f" {finding.text}"))
+    for name, times in books.repeats.items():
+        if times:
+            console.print(f"  · {name}: calls repeated under their key and answered with the first answer: {times}")
     good = all(finding.good for finding in findings)
     if good:
         console.print(

@@ -78,7 +78,11 @@ def main(arguments: Sequence[str]) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--order", metavar="JSON", help="the order to process")
     what.add_argument("--carry-on", metavar="NUMBER", help="the order that another worker left")
-    return 0 if asyncio.run(work(parser.parse_args(arguments))) else 1
+    try:
+        return 0 if asyncio.run(work(parser.parse_args(arguments))) else 1
+    except TimeoutError:
+        sys.stderr.write(f"the worker gave up: the saga did not come to rest within {WORK_SECONDS:g} s\n")
+        return 1
 
 
 if __name__ == "__main__":

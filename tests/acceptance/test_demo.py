@@ -58,6 +58,7 @@ def clean_books() -> Books:
             "notification": [row("sent", order_id=ORDER.number)],
         },
         problems=[],
+        repeats={},
         stock=[{"sku": "tea", "on_hand": 8, "reserved": 0}],
         mailed=[ORDER.email],
     )
@@ -125,6 +126,7 @@ def test_the_demo_shows_three_orders_and_clean_books() -> None:
     assert re.search(r"✓ capture[^✓]*✓ commit_stock[^✓]*✓ notify[^✓]*COMPLETED", after)
     assert "✓ authorise" not in after
     assert "order-1003: 42.00 EUR owed, 42.00 EUR charged in 1 capture, 0.00 EUR still held" in books
+    assert "payment: calls repeated under their key and answered with the first answer: 1" in books
     assert "✗" not in books
     assert "Money and stock add up" in books
 
