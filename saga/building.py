@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import unicodedata
 from functools import lru_cache
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from saga.callables import check_callable, result_type_of
 from saga.checks import check_exception_types, check_name, check_retries, check_seconds, refuse
@@ -31,10 +32,6 @@ from saga.user_code import caught
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
-
-BUILD_SECONDS_MAX = 30.0
-"""How long a ``build()`` may take; it only adds steps."""
-
 
 class Buildable(Protocol):
     """What a definition is made from: a saga instance."""
@@ -72,7 +69,7 @@ class Life:
         self.steps: list[SagaStep] = []
         self.definition: SagaDefinition | None = None
         self.building = False
-        self.names: dict[str, str] = {}
+        self.names: set[str] = set()
         self.forgotten: dict[str, None] = {}
 
 
@@ -88,7 +85,7 @@ def life_of(saga: object) -> Life:
     return life
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A step as the user gave it; see ``Saga.add_step`` for its fields."""
 
     name: str
@@ -137,7 +134,7 @@ async def definition_of(saga: Buildable) -> SagaDefinition:
     life = life_of(saga)
     if life.definition is not None:
         return life.definition
-    life.building, life.steps, life.names, life.forgotten = True, [], {}, {}
+    life.building, life.steps, life.names, life.forgotten = True, [], set(), {}
     try:
         check_name("saga_name", life.saga_name)
         check_name("saga_version", life.saga_version)
@@ -157,12 +154,7 @@ async def _build(saga: Buildable, name: str) -> None:
     if not inspect.iscoroutinefunction(saga.build):
         message = f"saga {name!r}: build must be declared with 'async def'"
         raise SagaDefinitionError(message, saga_name=name)
-    try:
-        async with asyncio.timeout(BUILD_SECONDS_MAX):
-            _, error = await caught(saga.build())
-    except TimeoutError:
-        message = f"saga {name!r}: build() took longer than {BUILD_SECONDS_MAX:g} s; it should only add steps"
-        raise SagaDefinitionError(message, saga_name=name) from None
+    _, error = await caught(saga.build())
     if isinstance(error, SagaError):
         raise error
     if error is not None:
@@ -174,22 +166,47 @@ def _add(life: Life, draft: Draft) -> None:
     if not life.building:
         message = f"saga {life.saga_name!r}: steps are added in build() and fixed once it has ended"
         raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
-    step = _checked(life, draft)
-    folded = unicodedata.normalize("NFC", step.name)
+    step = _step_of(draft, _dependencies(life, draft))
+    folded = step.name if step.name.isascii() else unicodedata.normalize("NFC", step.name)
     if folded in life.names:
         message = "there is a step of this name already"
         raise SagaDefinitionError(message)
     if len(life.steps) >= STEPS_MAX:
         refuse("the number of steps", len(life.steps) + 1, f"at most {STEPS_MAX}")
-    life.names[folded] = step.name
+    life.names.add(folded)
     life.steps.append(step)
 
 
-def _checked(life: Life, draft: Draft) -> SagaStep:
+def _step_of(draft: Draft, dependencies: tuple[str, ...]) -> SagaStep:
+    """Return the checked step; what was checked for one instance of a saga need not be for the next."""
+    action, compensation = draft.action, draft.compensation
+    bound = isinstance(action, MethodType), isinstance(compensation, MethodType)
+    plain = replace(
+        draft,
+        action=action.__func__ if isinstance(action, MethodType) else action,
+        compensation=compensation.__func__ if isinstance(compensation, MethodType) else compensation,
+        dependencies=None,
+    )
+    # True equals 1, so the types belong to what makes two drafts the same.
+    kinds = type(draft.timeout), type(draft.max_retries), type(draft.compensation_timeout), type(draft.pivot)
+    try:
+        step = _remembered(plain, bound, kinds)
+    except TypeError:
+        # Something that cannot be hashed; the check says what, or accepts it.
+        step = _checked(plain, bound)
+    return replace(step, action=action, compensation=compensation, dependencies=dependencies)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(draft: Draft, bound: tuple[bool, bool], _kinds: tuple[type, ...]) -> SagaStep:
+    return _checked(draft, bound)
+
+
+def _checked(draft: Draft, bound: tuple[bool, bool]) -> SagaStep:
     check_name("name", draft.name)
-    check_callable("the action", draft.action, 1)
+    check_callable("the action", draft.action, 1, bound=bound[0])
     if draft.compensation is not None:
-        check_callable("the compensation", draft.compensation, 2)
+        check_callable("the compensation", draft.compensation, 2, bound=bound[1])
     check_exception_types("unknown_on", draft.unknown_on)
     if draft.compensate_on not in ("uncertain", "success", "started"):
         refuse("compensate_on", draft.compensate_on, "'uncertain', 'success' or 'started'")
@@ -208,7 +225,6 @@ def _checked(life: Life, draft: Draft) -> SagaStep:
         name=draft.name,
         action=draft.action,
         compensation=draft.compensation,
-        dependencies=_dependencies(life, draft),
         timeout=check_seconds("timeout", draft.timeout),
         retry=_retry(draft),
         compensation_timeout=check_seconds("compensation_timeout", draft.compensation_timeout),
@@ -229,11 +245,6 @@ def _retry(draft: Draft) -> RetryPolicy | None:
         refuse("max_retries", retries, "None where retry is given, since each says how often to try")
     if retries == 0:
         return ONCE
-    return _policy_of(retries)
-
-
-@lru_cache(maxsize=128)
-def _policy_of(retries: int) -> RetryPolicy:
     return RetryPolicy(max_attempts=retries + 1)
 
 

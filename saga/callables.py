@@ -7,7 +7,6 @@ import functools
 import inspect
 import types
 import typing
-from functools import lru_cache
 from typing import Any
 
 from saga import codec
@@ -17,13 +16,14 @@ from saga.exceptions import SagaDefinitionError
 _AWAITABLE = (collections.abc.Awaitable, collections.abc.Coroutine, collections.abc.Generator)
 
 
-def check_callable(what: str, call: Any, arguments: int) -> None:
+def check_callable(what: str, call: Any, arguments: int, *, bound: bool) -> None:
     """Check that something can be called with so many arguments and awaited.
 
     Args:
         what: Names it in the error, such as "the action".
         call: What the user gave.
         arguments: How many positional arguments it will get.
+        bound: Whether it is the function of a bound method, which gets its object first.
 
     Raises:
         SagaDefinitionError: Saying what is wrong.
@@ -31,8 +31,7 @@ def check_callable(what: str, call: Any, arguments: int) -> None:
     if not callable(call):
         message = f"{what} must be an async function, not {call!r}"
         raise SagaDefinitionError(message)
-    bound = isinstance(call, types.MethodType)
-    complaint = _complaint(call.__func__ if bound else call, arguments + bound, arguments)  # type: ignore[attr-defined] - a method has it
+    complaint = _complaint(call, arguments + bound, arguments)
     if complaint is not None:
         message = f"{what} {complaint}"
         raise SagaDefinitionError(message)
@@ -44,9 +43,8 @@ def result_type_of(what: str, action: Any) -> Any:
     Raises:
         SagaDefinitionError: If it does not resolve, or such values cannot be read back from JSON.
     """
-    function = action.__func__ if isinstance(action, types.MethodType) else action
     try:
-        hint = _return_hint(function)
+        hint = _return_hint(action)
         if hint is not Any:
             codec.decoder_of(hint)
     except (NameError, SagaDefinitionError) as error:
@@ -55,7 +53,6 @@ def result_type_of(what: str, action: Any) -> Any:
     return hint
 
 
-@lru_cache(maxsize=4096)
 def _complaint(call: Any, given: int, arguments: int) -> str | None:
     plain = call.func if isinstance(call, functools.partial) else call
     if inspect.isasyncgenfunction(plain):
@@ -83,7 +80,6 @@ def _may_return_awaitable(function: types.FunctionType) -> bool:
     return isinstance(origin, type) and issubclass(origin, _AWAITABLE)
 
 
-@lru_cache(maxsize=4096)
 def _return_hint(call: Any) -> Any:
     plain = call.func if isinstance(call, functools.partial) else call
     if not isinstance(plain, types.FunctionType):

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from saga.attempt import Scope, perform
 from saga.context import SagaContext
 from saga.events import Claimed, LateOutcome
-from saga.exceptions import SagaClaimLostError, SagaError, SagaSerializationError
+from saga.exceptions import SagaClaimLostError, SagaError, SagaExecutionError, SagaSerializationError
 from saga.fold import apply, fold
 from saga.outcomes import Ended, fact_of
 from saga.planner import Decision, Run, Work, decide, due_in
@@ -130,6 +130,7 @@ class SagaRun:
     def begin(self) -> None:
         """Start driving, in a task of the environment's."""
         self._driver = self.env.spawn(self._drive())
+        self._driver.add_done_callback(self._driver_ended)
 
     def catch_up(self, entries: Sequence[Entry]) -> None:
         """Take note of appends by others; interrupt at once what they put an end to."""
@@ -207,6 +208,7 @@ class SagaRun:
         )
         await self._journal.create(new, events)
         self.env.observers.on_events(self.info, events)
+        self._first_facts = ()
         self.created.set(None)
         return decision
 
@@ -228,7 +230,7 @@ class SagaRun:
         row = self._row(decision, now)
         events = (*outcomes, *decision.facts)
         if events:
-            if not await self._journal.append(events, row):
+            if not await self._journal.append(events, row, decision.state, now):
                 self._ended = ended + self._ended
                 return None
             self._first_facts = ()
@@ -331,6 +333,14 @@ class SagaRun:
         self.finished.fail(error)
         self._on_left(self)
         self.interrupt(UnknownReason.INTERRUPTED)
+
+    def _driver_ended(self, driver: asyncio.Task[None]) -> None:
+        """Let nobody wait for a driver that broke."""
+        error = None if driver.cancelled() else driver.exception()
+        if driver is self._driver and (error is not None or self.left is None):
+            failure = SagaExecutionError(f"the driver of saga {self.saga_id} stopped: {error!r}", saga_id=self.saga_id)
+            failure.__cause__ = error
+            self._fail(failure)
 
     def _free_slot(self) -> None:
         if self._has_slot:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from saga import events as e
 from saga.exceptions import SagaCorruptStateError
 from saga.graph import graph_of
-from saga.state import Cancel, Failure, PhaseState, SagaState, StepState
+from saga.state import UNTOUCHED, Cancel, Failure, PhaseState, SagaState, StepState
 from saga.state_machine import next_status, next_step_status
 from saga.types import (
     Attention,
@@ -104,13 +104,19 @@ def _reshaped(state: SagaState, event: e.Reshaped, _at: float) -> SagaState:
 
 
 def _started(state: SagaState, event: e.AttemptStarted, at: float) -> SagaState:
-    step = state.step(event.step)
+    step = state.steps.get(event.step, UNTOUCHED)
     before = step.action if event.phase is _ACTION else step.undo or _FRESH
     if before.open is not None:
         message = f"step {event.step!r}: attempt {event.attempt} started while attempt {before.open} was open"
         raise SagaCorruptStateError(message, step=event.step)
-    first_at = at if before.first_at is None else before.first_at
-    after = PhaseState(event.attempt, event.attempt, at, first_at, before.spent, None, False, before.error)  # noqa: FBT003 - positional for speed: this runs at every attempt
+    after = PhaseState(
+        attempts=event.attempt,
+        open=event.attempt,
+        started_at=at,
+        first_at=at if before.first_at is None else before.first_at,
+        spent=before.spent,
+        error=before.error,
+    )
     if event.phase is _ACTION:
         step = replace(step, status=next_step_status(step.status, "start"), action=after)
     else:
@@ -120,26 +126,36 @@ def _started(state: SagaState, event: e.AttemptStarted, at: float) -> SagaState:
     return replace(state, steps={**state.steps, event.step: step}, open=state.open | {(event.step, event.phase)})
 
 
-def _succeeded(state: SagaState, event: e.AttemptSucceeded, at: float) -> SagaState:
-    step = state.step(event.step)
+def _succeeded(state: SagaState, event: e.AttemptSucceeded, _at: float) -> SagaState:
+    step = state.steps.get(event.step, UNTOUCHED)
     if event.phase is _COMPENSATION:
         undo = replace(_undo(step, event.step), open=None, ended=True)
         step = replace(step, undo=undo, status=next_step_status(step.status, "undo"))
         return _undone(_with_step(state, event, step), event.step)
     # A late first attempt may succeed while a second one runs: that one stays open until it has ended.
-    still_open = step.action.open if step.action.open != event.attempt else None
-    action = replace(step.action, open=still_open, retry_at=None, ended=True)
-    status = next_step_status(step.status, "succeed")
-    step = replace(step, action=action, status=status, result=event.result, data=event.data)
-    state = _with_step(state, event, step, keep_open=still_open is not None)
-    if state.status is SagaStatus.EXECUTING:
-        state = replace(state, ready=_ready_after(state, event.step))
-    if event.step == state.graph.pivot and state.cancel is not None and not state.cancel.refused:
-        state = replace(state, cancel=Cancel(state.cancel.reason, refused=True))
-    if state.attention is not None and state.attention.code is AttentionCode.RETRYING_LONG:
-        state = replace(state, attention=None)
-    del at
-    return replace(state, recoveries=0) if state.recoveries else state
+    overtaken = step.action.open if step.action.open != event.attempt else None
+    step = replace(
+        step,
+        action=replace(step.action, open=overtaken, retry_at=None, ended=True),
+        status=next_step_status(step.status, "succeed"),
+        result=event.result,
+        data=event.data,
+    )
+    steps = {**state.steps, event.step: step}
+    cancel, attention = state.cancel, state.attention
+    if cancel is not None and event.step == state.graph.pivot:
+        cancel = Cancel(cancel.reason, refused=True)
+    if attention is not None and attention.code is AttentionCode.RETRYING_LONG:
+        attention = None
+    return replace(
+        state,
+        steps=steps,
+        open=state.open - {(event.step, _ACTION)} if overtaken is None else state.open,
+        ready=_ready_after(state, event.step, steps) if state.status is SagaStatus.EXECUTING else state.ready,
+        cancel=cancel,
+        attention=attention,
+        recoveries=0,
+    )
 
 
 def _failed(state: SagaState, event: e.AttemptFailed, at: float) -> SagaState:
@@ -296,9 +312,9 @@ def _set_attention(state: SagaState, attention: Attention) -> SagaState:
     return state if state.blocked and not attention.blocking else replace(state, attention=attention)
 
 
-def _with_step(state: SagaState, event: Any, step: StepState, *, keep_open: bool = False) -> SagaState:
+def _with_step(state: SagaState, event: Any, step: StepState) -> SagaState:
     steps = {**state.steps, event.step: step}
-    return replace(state, steps=steps, open=state.open if keep_open else state.open - {(event.step, event.phase)})
+    return replace(state, steps=steps, open=state.open - {(event.step, event.phase)})
 
 
 def _undo(step: StepState, name: str) -> PhaseState:
@@ -331,12 +347,16 @@ def _undo_failed(state: SagaState, event: e.AttemptFailed | e.AttemptUnknown, at
     return _undone(_with_step(state, event, step), event.step)
 
 
-def _ready_after(state: SagaState, name: str) -> tuple[str, ...]:
-    graph, steps = state.graph, state.steps
+def _ready_after(state: SagaState, name: str, steps: dict[str, StepState]) -> tuple[str, ...]:
+    graph = state.graph
     ready = [other for other in state.ready if other != name]
     for dependant in graph.dependants[name]:
-        if all(other in steps and steps[other].result is not None for other in graph.dependencies[dependant]):
-            ready.append(dependant)  # noqa: PERF401 - a comprehension of three conditions reads worse
+        for dependency in graph.dependencies[dependant]:
+            done = steps.get(dependency)
+            if done is None or done.result is None:
+                break
+        else:
+            ready.append(dependant)
     return tuple(ready)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from saga.clock import sleep
 from saga.exceptions import (
     SagaClaimLostError,
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = 0.05
 """Seconds before the first repetition of a write that the storage did not take."""
+
+
+STAMP_SLACK = 0.05
+"""Seconds by which the storage's stamp may differ from the plan's instant before the facts are folded again."""
 
 
 class Recorder:
@@ -70,18 +76,26 @@ class Recorder:
         sent_at = self._env.clock.monotonic()
         write_id = self._env.clock.token()
         answer = await self._env.storage.create(new, events, claim=self._claim, write_id=write_id)
-        self._take(answer, events, sent_at)
+        self._stored(answer, sent_at)
+        self.state = fold(None, answer.version, answer.at, events)
 
-    async def append(self, events: Sequence[Event], row: Row) -> bool:
-        """Store these facts; False if others appended first, which is then folded in.
+    async def append(self, events: Sequence[Event], row: Row, planned: SagaState, now: float) -> bool:
+        """Store these facts; False if others appended first, which is then to be reloaded.
 
         While the storage is away the same write is repeated with its id (R4), never what led to it.
+
+        Args:
+            events: The facts.
+            row: What they make of the row.
+            planned: The state that they lead to if they are stored at ``now``.
+            now: The instant that the plan was made for.
 
         Raises:
             SagaClaimLostError: If another process owns the saga now.
         """
         state = self._known()
-        write_id = self._env.clock.token()
+        # A claim's token is unique and its owner writes one append after the other.
+        write_id = f"{self._claim.token}:{state.version}"
         pause = FIRST_PAUSE
         self.writing = True
         try:
@@ -102,7 +116,10 @@ class Recorder:
                 except SagaStorageUnavailableError:
                     pause = await self._pause(pause)
                 else:
-                    self._take(answer, events, sent_at)
+                    self._stored(answer, sent_at)
+                    if abs(answer.at - now) > STAMP_SLACK:
+                        planned = fold(state, answer.version, answer.at, events)
+                    self.state = replace(planned, version=answer.version, updated_at=answer.at)
                     return True
         finally:
             self.writing = False
@@ -141,8 +158,7 @@ class Recorder:
             raise SagaCorruptStateError(message, saga_id=self._saga_id)
         return self.state
 
-    def _take(self, answer: Appended, events: Sequence[Event], sent_at: float) -> None:
-        self.state = fold(self.state, answer.version, answer.at, events)
+    def _stored(self, answer: Appended, sent_at: float) -> None:
         self._stamp, self._stamped_at = answer.at, self._env.clock.monotonic()
         self.renewed(sent_at)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from saga.arguments import parameters_of
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from saga.state import SagaState
 
 Key = tuple[str, str]
+
+BUILD_SECONDS_MAX = 30.0
+"""How long a ``build()`` may hold up the recovery of other sagas."""
 
 
 class Registry:
@@ -71,7 +75,12 @@ class Registry:
         if error is not None:
             message = f"saga {state.name!r} cannot be made from its stored arguments: {type(error).__name__}: {error}"
             raise SagaDefinitionError(message, saga_name=state.name) from error
-        definition = await definition_of(saga)
+        try:
+            async with asyncio.timeout(BUILD_SECONDS_MAX):
+                definition = await definition_of(saga)
+        except TimeoutError:
+            message = f"saga {state.name!r}: build() took longer than {BUILD_SECONDS_MAX:g} s; it should only add steps"
+            raise SagaDefinitionError(message, saga_name=state.name) from None
         started = frozenset(name for name, step in state.steps.items() if step.status is not StepStatus.NOT_STARTED)
         why = incompatibility(started, state.graph.shape, definition.shape)
         if why is not None:

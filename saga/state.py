@@ -1,4 +1,7 @@
-"""What a journal says so far: the frozen state of a saga, which ``fold`` computes and ``planner`` reads. Pure."""
+"""What a journal says so far: the frozen state of a saga, which ``fold`` computes and ``planner`` reads. Pure.
+
+These structs cannot be part of a reference cycle, so the garbage collector need not look at them (``gc=False``).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from saga.types import (
 )
 
 
-class PhaseState(msgspec.Struct, frozen=True):
+class PhaseState(msgspec.Struct, frozen=True, gc=False):
     """What became of one of a step's two coroutines.
 
     Attributes:
@@ -43,7 +46,7 @@ class PhaseState(msgspec.Struct, frozen=True):
     error: ErrorRecord | None = None
 
 
-class StepState(msgspec.Struct, frozen=True):
+class StepState(msgspec.Struct, frozen=True, gc=False):
     """What became of one step.
 
     Attributes:
@@ -82,7 +85,7 @@ UNTOUCHED = StepState()
 """The state of a step that was never started."""
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, gc=False):
     """A failure that its retry policy does not retry; the first one is the cause of turning back."""
 
     step: str
@@ -91,14 +94,14 @@ class Failure(msgspec.Struct, frozen=True):
     reason: UnknownReason | None = None
 
 
-class Cancel(msgspec.Struct, frozen=True):
+class Cancel(msgspec.Struct, frozen=True, gc=False):
     """A request to cancel and whether it came too late."""
 
     reason: str
     refused: bool = False
 
 
-class SagaState(msgspec.Struct, frozen=True, kw_only=True):
+class SagaState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the journal says so far.
 
     Attributes:
