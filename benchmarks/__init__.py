@@ -1,0 +1,1 @@
+"""Measurements of the library beside hand-written floors: ``make bench``."""
