@@ -102,8 +102,8 @@ class SagaOrchestrator:
                 refuse(name, value, "a number of seconds above 0")
         if not (is_number(drain_timeout) and drain_timeout >= 0):
             refuse("drain_timeout", drain_timeout, "a number of seconds, at least 0")
-        self.storage: SagaStorage = InMemorySagaStorage() if storage is None else storage
         self.clock: Clock = SystemClock() if clock is None else clock
+        self.storage: SagaStorage = InMemorySagaStorage(clock=self.clock) if storage is None else storage
         self.closing: Latch[None] = Latch()
         self._private = storage is None
         self._registry = Registry(sagas)
