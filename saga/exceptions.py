@@ -98,6 +98,17 @@ class OutcomeUnknownError(SagaError):
     The step then counts as UNKNOWN: it is retried under the same key if its policy allows, else compensated.
     """
 
+    def __init__(
+        self,
+        message: str = "whether the action had its effect is not known",
+        *,
+        saga_name: str | None = None,
+        saga_id: str | None = None,
+        step: str | None = None,
+    ) -> None:
+        """Keep the message; without one, `raise OutcomeUnknownError` still says what is meant."""
+        super().__init__(message, saga_name=saga_name, saga_id=saga_id, step=step)
+
 
 class SagaNotFoundError(SagaError):
     """No saga of this id is stored; check the id, or whether the saga was pruned."""
