@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-USAGE = 2
+from saga.cli.exit_status import USAGE
 
 
 def main() -> None:

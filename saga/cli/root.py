@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from saga.cli import USAGE
+from saga.cli.exit_status import USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
