@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from saga.types import SagaStatus
 
 PRUNE_LIMIT_MAX = 10_000
+SUSPECT_RECOVERIES = 2
+"""From this many expired claims in a row on a saga is one that may bring its process down."""
 
 
 def check_append(row: Row | None, expected_version: int | None, claim: Claim | None) -> None:

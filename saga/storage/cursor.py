@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 class RowPlace(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="rows.1"):
     """A page of rows ended at this saga."""
 
-    created_at: float
+    created_at: Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
     saga_id: str
 
 
 class EntryPlace(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="entries.1"):
     """A page of a journal ended at this version."""
 
-    version: int
+    version: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 
 Place = TypeVar("Place", RowPlace, EntryPlace)

@@ -15,6 +15,7 @@ from saga.codec import encode_events
 from saga.events import Claimed
 from saga.exceptions import SagaClaimLostError, SagaVersionMovedError
 from saga.storage._checks import (
+    SUSPECT_RECOVERIES,
     already_exists,
     check_append,
     check_connection,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from saga.clock import Clock
     from saga.events import Event
     from saga.storage.base import Claim, Row
-
-SUSPECT_RECOVERIES = 2
 
 
 class _Saga:
@@ -229,7 +228,8 @@ class InMemorySagaStorage(SagaStorage):
         held = [saga for saga in self._waiting.values() if saga.token == token]
         if held:
             return [saga.stored() for saga in sorted(held, key=_by_due_time)]
-        claimed = self._claimable(limit, frozenset(definitions), frozenset(exclude), suspects)
+        write_id = f"claim:{token}"
+        claimed = self._claimable(limit, write_id, frozenset(definitions), frozenset(exclude), suspects)
         at = self._clock.now()
         until = self._clock.boot_time() + ttl
         for saga in claimed:
@@ -238,11 +238,16 @@ class InMemorySagaStorage(SagaStorage):
             saga.fence += 1
             saga.recoveries += expired
             fact = Claimed(owner, saga.fence, saga.recoveries, expired)
-            saga.grow(encode_events([fact]), at, f"claim:{token}")
+            saga.grow(encode_events([fact]), at, write_id)
         return [saga.stored() for saga in claimed]
 
     def _claimable(
-        self, limit: int, definitions: Collection[tuple[str, str]], exclude: Collection[str], suspects: int
+        self,
+        limit: int,
+        write_id: str,
+        definitions: Collection[tuple[str, str]],
+        exclude: Collection[str],
+        suspects: int,
     ) -> list[_Saga]:
         at = self._clock.now()
         boot = self._clock.boot_time()
@@ -253,6 +258,7 @@ class InMemorySagaStorage(SagaStorage):
             and (saga.token is None or saga.lease_until <= boot)
             and (saga.saga_name, saga.saga_version) in definitions
             and saga.saga_id not in exclude
+            and write_id not in saga.answers
         ]
         chosen: list[_Saga] = []
         for saga in sorted(due, key=_by_due_time):
@@ -331,7 +337,7 @@ class InMemorySagaStorage(SagaStorage):
         check_prune(older_than, statuses, limit)
         before = self._clock.now() - older_than
         old = (saga for saga in self._sagas.values() if saga.row.status in statuses and saga.updated_at < before)
-        doomed = heapq.nsmallest(limit, old, key=lambda saga: (saga.updated_at, saga.saga_id))
+        doomed = heapq.nsmallest(limit, old, key=_by_age)
         for saga in doomed:
             del self._sagas[saga.saga_id]
         return len(doomed)

@@ -1,0 +1,1 @@
+DELETE FROM journal WHERE saga IN (SELECT value FROM json_each(:numbers))

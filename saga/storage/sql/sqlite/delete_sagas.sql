@@ -1,0 +1,1 @@
+DELETE FROM sagas WHERE n IN (SELECT value FROM json_each(:numbers))
