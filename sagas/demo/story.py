@@ -68,7 +68,7 @@ async def _run_orders(console: Console, workers: Workers) -> bool:
     console.print(
         Text("  ☠ the worker is dead by SIGKILL: the money is taken, and it recorded nothing of it", style="red")
     )
-    console.print("  A new worker opens the same SQLite file.")
+    console.print("  A new worker opens the same SQLite file and carries on as soon as the dead one's claim runs out.")
     fourth = await workers.run("--carry-on", KILLED.number)
     if (first, second, third, fourth) != EXIT_STATUSES:
         text = f"  ✗ the workers' exit statuses are {first}, {second}, {third}, {fourth}; expected {EXIT_STATUSES}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from typing import Any
@@ -46,8 +45,6 @@ class Watch(Observer):
     def on_event(self, saga: SagaInfo, event: Any) -> None:
         """Print the fact, if it is worth a line."""
         match type(event).__name__:
-            case "Claimed" if event.expired:
-                self._line("»", "cyan", saga.saga_id, f"abandoned by its owner; process {os.getpid()} carries on")
             case "AttentionSet":
                 self._line("!", "red", saga.saga_id, event.message)
             case name if name in ENDINGS:

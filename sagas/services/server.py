@@ -29,7 +29,11 @@ def arguments(name: str) -> argparse.ArgumentParser:
 def serve(app: Starlette, port: int) -> None:
     """Listen on 127.0.0.1, print the port as one line, and serve until SIGTERM or the parent's death."""
     parent = os.getppid()
-    with socket.create_server(("127.0.0.1", port)) as listener:
+    # The protocol is named since asyncio sends small answers without delay only where it is.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
         config = uvicorn.Config(
