@@ -13,6 +13,9 @@ from saga import codec
 from saga.context import SagaContext
 from saga.exceptions import SagaDefinitionError
 
+_NO_TYPE = (object, typing.NoReturn, typing.Never)
+"""Annotations that say nothing about a result; what only raises has none."""
+
 _AWAITABLE = (collections.abc.Awaitable, collections.abc.Coroutine, collections.abc.Generator)
 
 
@@ -93,7 +96,7 @@ def _return_hint(call: Any) -> Any:
         hint = inner[-1] if inner else Any
     if hint is SagaContext or SagaContext in typing.get_args(hint):
         return Any
-    return Any if hint is object else hint
+    return Any if hint in _NO_TYPE else hint
 
 
 def _annotation(function: types.FunctionType) -> Any:

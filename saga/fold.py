@@ -267,7 +267,8 @@ def _cancel_requested(state: SagaState, event: e.CancelRequested, _at: float) ->
     state = replace(state, cancel=Cancel(event.reason, refused=state.pivot_committed))
     if state.blocked and not state.pivot_committed:
         # A parked step counts as UNKNOWN and is compensated; nobody waits for its answer any more.
-        state = replace(state, attention=None, steps={k: _dropped(v) for k, v in state.steps.items()})
+        steps = {name: _dropped(step) for name, step in state.steps.items()}
+        state = replace(state, attention=None, recoveries=0, steps=steps)
     return state
 
 

@@ -60,7 +60,7 @@ class Observers:
         """Return all headers together; a later observer's win."""
         merged: dict[str, str] = {}
         for observer in self._observers:
-            merged.update(self._guarded(observer, observer.headers, saga) or {})
+            merged.update(self._guarded(observer, _headers_of, observer, saga) or {})
         return merged
 
     def on_events(self, saga: SagaInfo, events: Sequence[Event]) -> None:
@@ -110,3 +110,12 @@ class Observers:
                     }
                 )
             return None
+
+
+def _headers_of(observer: Observer, saga: SagaInfo) -> dict[str, str]:
+    """Return an observer's headers; they are stored, so what is no text would make the journal unreadable."""
+    headers = dict(observer.headers(saga))
+    for part in (*headers, *headers.values()):
+        if not isinstance(part, str):
+            refuse("headers", headers, "a mapping of strings to strings")
+    return headers

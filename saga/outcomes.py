@@ -22,6 +22,7 @@ _UNKNOWN_ERRORS: tuple[type[Exception], ...] = (
     OutcomeUnknownError,
     SagaSerializationError,
 )
+_BY_ENGINE = (UnknownReason.TIMEOUT, UnknownReason.INTERRUPTED, UnknownReason.CANCELLED)
 _USER_MUST_RETURN = (TypeError, AttributeError, KeyError)
 
 
@@ -99,7 +100,8 @@ def _is_late(state: SagaState, ended: Ended) -> bool:
 
 
 def _late(ended: Ended) -> LateOutcome:
-    error = None if ended.error is None else record_of(ended.error)
+    raised = _raised(ended)
+    error = None if raised is None else record_of(raised)
     if ended.error is None and ended.reason is None and not ended.not_run:
         outcome = Outcome.SUCCEEDED
     else:
@@ -111,7 +113,7 @@ def _action_fact(
     definition: SagaDefinition, step: SagaStep, state: SagaState, ended: Ended, now: float, draw: float
 ) -> Event:
     reason = ended.reason or _reason_of(step, ended.error)
-    error = record_of(ended.error, fallback=_EXPLAINED.get(reason, "") if reason else "")
+    error = record_of(_raised(ended), fallback=_EXPLAINED.get(reason, "") if reason else "")
     phase = state.step(ended.step).action
     pivot = step.pivot
     if reason is None:
@@ -124,7 +126,7 @@ def _action_fact(
         parks = step.on_interrupt == "park" or reason is UnknownReason.NOT_STORABLE
         retry_in, free = (None if parks else definition.retry_of(step).delay(phase.attempts - 1, draw)), False
     else:
-        retry_in, free = _retry_in(definition.retry_of(step), phase, ended.error or TimeoutError(), now, draw), False
+        retry_in, free = _retry_in(definition.retry_of(step), phase, _judged(ended), now, draw), False
     return AttemptUnknown(ended.step, ended.phase, ended.attempt, reason, error, retry_in, free)
 
 
@@ -144,19 +146,30 @@ def _compensation_fact(step: SagaStep, state: SagaState, ended: Ended, now: floa
     if undo is None:
         return _late(ended)
     if reason is UnknownReason.INTERRUPTED:
-        error = record_of(ended.error, fallback=_EXPLAINED[reason])
+        error = record_of(_raised(ended), fallback=_EXPLAINED[reason])
         return AttemptUnknown(ended.step, ended.phase, ended.attempt, reason, error, 0.0, free=True)
-    error = record_of(ended.error, fallback=_EXPLAINED.get(reason, "") if reason else "")
+    error = record_of(_raised(ended), fallback=_EXPLAINED.get(reason, "") if reason else "")
     if state.step(ended.step).result is None and isinstance(ended.error, _USER_MUST_RETURN):
         hint = (
             f"{error.message} (the action left no result, so the compensation got None: use ctx.action_key, or "
             f"declare compensate_on='success')"
         )
         error = ErrorRecord(error.type, hint)
-    retry_in = _retry_in(step.compensation_retry, undo, ended.error or TimeoutError(), now, draw)
+    retry_in = _retry_in(step.compensation_retry, undo, _judged(ended), now, draw)
     if reason is None:
         return AttemptFailed(ended.step, ended.phase, ended.attempt, error, retry_in)
     return AttemptUnknown(ended.step, ended.phase, ended.attempt, reason, error, retry_in)
+
+
+def _raised(ended: Ended) -> BaseException | None:
+    """Return what the user's code raised; the cancellation that carried out an interruption is none of its own."""
+    carried_out = ended.reason in _BY_ENGINE and not isinstance(ended.error, Exception)
+    return None if carried_out else ended.error
+
+
+def _judged(ended: Ended) -> BaseException | None:
+    """Return what the retry policy is asked about: a timeout is one, whatever the code did when it was interrupted."""
+    return TimeoutError() if ended.reason is UnknownReason.TIMEOUT else ended.error
 
 
 def _reason_of(step: SagaStep, error: BaseException | None) -> UnknownReason | None:

@@ -1,0 +1,195 @@
+"""Running sagas where something comes between: hand-over, cancellation in odd moments, broken user code."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Never, NoReturn
+
+import pytest
+
+from saga import Limits, Observer, RetryPolicy, Saga, SagaContext, SagaInfo, SagaStatus, SagaTimeoutError
+from tests.unit.kit import Line, chain, dag, fail, memory, orchestrator, raising, step, succeed, undo
+
+
+class Slow(Line):
+    """A storage whose appends take a second."""
+
+    async def before(self, call: str) -> None:
+        """Wait."""
+        if call == "append":
+            await asyncio.sleep(1)
+
+
+class Hush(BaseException):
+    """An error that is no Exception, as some libraries use for flow control."""
+
+
+async def cancel_myself(ctx: SagaContext) -> None:
+    """Cancel the task that runs this."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio
+async def test_a_saga_that_only_sleeps_is_released_at_once_although_it_was_writing_when_shutdown_began() -> None:
+    """R15a: release at once what runs no attempt."""
+    policy = RetryPolicy(max_attempts=5, initial_interval=50, jitter="none")
+    async with memory() as storage:
+        async with orchestrator(Slow(storage)) as first:
+            await first.start(chain(step(action=fail, retry=policy))(), saga_id="s")
+            await asyncio.sleep(0.5)
+            left_at = first.clock.monotonic()
+        assert first.clock.monotonic() - left_at < 5
+        [stored] = await storage.load(["s"])
+        assert stored.record.owner is None
+
+
+@pytest.mark.parametrize("action", [cancel_myself, raising(Hush)], ids=["cancels itself", "no Exception"])
+@pytest.mark.asyncio
+async def test_a_sibling_that_ends_its_task_in_an_odd_way_does_not_hang_the_saga(action: Any) -> None:
+    """Whatever user code does, the saga rests, or its driver says that it stopped; it is never held for ever."""
+    cls = dag(step("odd", action), step("even"))
+    async with orchestrator() as runs:
+        handle = await runs.start(cls())
+        _, ended = await asyncio.wait([rested := asyncio.ensure_future(handle.wait())], timeout=1_000)
+        rested.cancel()
+        assert not ended, "nobody is told within 1,000 seconds"
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_is_cancelled_while_it_waits_for_a_slot_leaves_nothing_behind() -> None:
+    """The same id can be started afterwards."""
+    gate = asyncio.Event()
+
+    async def wait(ctx: SagaContext) -> None:
+        await gate.wait()
+
+    cls = chain(step(action=wait, timeout=None))
+    async with orchestrator(limits=Limits(max_in_flight=1)) as runs:
+        first = await runs.start(cls(), saga_id="one")
+        waiting = asyncio.create_task(runs.start(cls(), saga_id="two"))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await asyncio.sleep(1)
+        gate.set()
+        assert (await first.wait()).success
+        async with asyncio.timeout(100):
+            assert (await runs.execute(cls(), saga_id="two")).success
+
+
+@pytest.mark.asyncio
+async def test_a_request_without_effect_does_not_make_a_sleeping_saga_go_round_in_circles() -> None:
+    """R13: on a saga that turns back a cancel does nothing; it is due again when its retry is."""
+    policy = RetryPolicy(max_attempts=3, initial_interval=1000, max_interval=1000, jitter="none")
+
+    async def stuck(result: Any, ctx: SagaContext) -> None:
+        message = "cannot undo"
+        raise RuntimeError(message)
+
+    cls = chain(step("a", compensation=stuck, compensation_retry=policy), step("b", fail))
+    async with memory() as storage, orchestrator(storage) as runs:
+        await runs.start(cls(), saga_id="s")
+        await asyncio.sleep(10)
+        before = (await runs.get("s")).version
+        await runs.cancel("s", "does nothing")
+        await asyncio.sleep(300)
+        after = await runs.get("s")
+        assert after.status is SagaStatus.COMPENSATING
+        assert after.version <= before + 3
+
+
+@pytest.mark.asyncio
+async def test_a_timeout_says_that_it_was_one() -> None:
+    """The error's text speaks of the timeout, not of the cancellation that it was carried out with."""
+
+    async def slow(ctx: SagaContext) -> None:
+        await asyncio.sleep(100)
+
+    async with orchestrator() as runs:
+        result = await runs.execute(chain(step(action=slow, timeout=3))())
+    assert isinstance(result.error, SagaTimeoutError)
+    assert "timeout" in str(result.error)
+    assert "CancelledError" not in str(result.error)
+
+
+async def never(ctx: SagaContext) -> Never:
+    """Raise always."""
+    message = "never"
+    raise ValueError(message)
+
+
+async def no_return(ctx: SagaContext) -> NoReturn:
+    """Raise always."""
+    message = "no return"
+    raise ValueError(message)
+
+
+@pytest.mark.parametrize("action", [never, no_return])
+@pytest.mark.asyncio
+async def test_an_action_may_be_annotated_as_one_that_only_raises(action: Any) -> None:
+    """Type checkers ask for it."""
+    async with orchestrator() as runs:
+        assert (await runs.execute(chain(step(action=action))())).status is SagaStatus.ROLLED_BACK
+
+
+@dataclass
+class Reserve:
+    """An action with parameters of its own; a dataclass that compares by value has no hash."""
+
+    seats: int
+
+    async def __call__(self, ctx: SagaContext) -> int:
+        """Return the number of seats."""
+        return self.seats
+
+
+@pytest.mark.asyncio
+async def test_an_action_need_not_be_hashable() -> None:
+    """Such as an instance of a dataclass with an async __call__."""
+    async with orchestrator() as runs:
+        assert (await runs.execute(chain(step(action=Reserve(3)))())).context == {"a": 3}
+
+
+@pytest.mark.usefixtures("system_time")
+@pytest.mark.asyncio
+async def test_an_instance_that_is_executed_twice_at_once_is_built_once() -> None:
+    """Also where build() awaits something; both get the one result."""
+
+    class Builds(Saga):
+        async def build(self) -> None:
+            """Await between two steps."""
+            await self.add_step("a", succeed, undo)
+            await asyncio.sleep(0)
+            await self.add_step("b", succeed, undo)
+
+    saga = Builds()
+    first, second = await asyncio.gather(saga.execute(), saga.execute())
+    assert first.saga_id == second.saga_id
+    assert first.context == {"a": "a", "b": "b"}
+
+
+@pytest.mark.asyncio
+async def test_headers_that_cannot_be_stored_are_left_out_and_reported() -> None:
+    """No observer may make a journal that nobody can read."""
+
+    class Wrong(Observer):
+        def headers(self, saga: SagaInfo) -> Any:
+            """Return what is no mapping of strings."""
+            return {"number": 7}
+
+    class Right(Observer):
+        def headers(self, saga: SagaInfo) -> Any:
+            """Return a header."""
+            return {"trace": "t-1"}
+
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context))
+    async with memory() as storage, orchestrator(storage, observers=[Wrong(), Right()]) as runs:
+        assert (await runs.execute(chain(step())(), saga_id="s")).success
+        [stored] = await storage.load(["s"])
+    assert stored.unreadable is None
+    assert stored.entries[0].events[0].headers == {"trace": "t-1"}
+    assert len(reports) == 1
