@@ -188,6 +188,7 @@ class _Transaction:
             self._expect(creates, self._database.change("create_sagas", constants, [write.row for write in creates]))
         if appends:
             self._expect(appends, self._database.change("append_sagas", constants, [write.row for write in appends]))
+            self._let_go([(write.saga_id, write.token) for write in appends if write.release])
         if requests:
             ids = [(write.saga_id,) for write, _ in requests]
             self._expect(requests, self._database.change("request_sagas", (self._instant.at,), ids))
@@ -254,9 +255,7 @@ class _Transaction:
         return new
 
     def _claims(self, writes: Sequence[Write]) -> None:
-        for release in _of_kind(writes, Release):
-            if release.claims:
-                self._database.change("release_claims", (), release.claims)
+        self._let_go([claim for write in _of_kind(writes, Release) for claim in write.claims])
         renewals = _of_kind(writes, Renew)
         if renewals:
             self._renew(renewals)
@@ -267,6 +266,10 @@ class _Transaction:
                 claim.answer = error
         for prune in _of_kind(writes, Prune):
             prune.answer = self._prune(prune)
+
+    def _let_go(self, claims: Sequence[tuple[str, str | None]]) -> None:
+        if claims:
+            self._database.change("release_claims", (), claims)
 
     def _renew(self, renewals: Sequence[Renew]) -> None:
         claims = [claim for write in renewals for claim in write.claims]

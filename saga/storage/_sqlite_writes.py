@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from saga.storage.base import Claim, NewSaga, Row
     from saga.types import SagaStatus
 
-_KEEPS_CLAIM = 1
-_GIVES_CLAIM_UP = 0
-
 
 @dataclass(slots=True)
 class Write:
@@ -63,10 +60,11 @@ class Create(JournalWrite):
 
 @dataclass(slots=True)
 class Append(JournalWrite):
-    """An append of an owner or a visitor: the values of its row, what it expects to find there."""
+    """An append of an owner or a visitor: what it expects, whether it gives the claim up, the values of its row."""
 
     expected: int
     token: str | None
+    release: bool
     row: tuple[Any, ...]
 
 
@@ -137,13 +135,13 @@ def append(
 ) -> Append:
     """Return the write of ``SagaStorage.append`` by an owner or a visitor."""
     _text("saga_id", saga_id)
-    token = hold = ttl = None
+    token = ttl = None
     if claim is not None:
         token = _text("token", claim.token)
-        hold = _GIVES_CLAIM_UP if row.release else _KEEPS_CLAIM
         ttl = micros(claim.ttl)
-    values = (saga_id, expected, token, hold, ttl, *_row_values(row))
-    return Append(saga_id, _text("write_id", write_id), encode_events(list(events)), expected, token, values)
+    release = claim is not None and row.release
+    values = (saga_id, expected, token, ttl, *_row_values(row))
+    return Append(saga_id, _text("write_id", write_id), encode_events(list(events)), expected, token, release, values)
 
 
 def request(saga_id: str, events: Sequence[Event], write_id: str) -> Request:

@@ -225,7 +225,7 @@ class InMemorySagaStorage(SagaStorage):
     ) -> list[StoredSaga]:
         """Claim sagas that are due and that nobody drives, oldest due first."""
         self._session.check()
-        held = [saga for saga in self._waiting.values() if saga.token == token]
+        held = [saga for saga in self._sagas.values() if saga.token == token]
         if held:
             return [saga.stored() for saga in sorted(held, key=_by_due_time)]
         write_id = f"claim:{token}"

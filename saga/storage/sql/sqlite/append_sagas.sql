@@ -1,23 +1,19 @@
--- Whose version and claim token are as expected? `hold` is 1 where the owner keeps the claim, 0 where it gives the
--- claim up, NULL where the writer owns nothing and the claim stays as it is.
+-- Whose version and claim token are as expected? `ttl` is NULL where the writer owns nothing: the claim stays as it is.
+-- One subquery feeds the update, so that SQLite goes through the new rows and looks each saga up.
 UPDATE sagas SET
     version = sagas.version + 1,
     status = new.status,
     attention = new.attention,
     at_rest = new.at_rest,
     recoveries = new.recoveries,
-    due_at = instant.at + new.due_in,
-    updated_at = instant.at,
-    owner = CASE WHEN new.hold = 0 THEN NULL ELSE sagas.owner END,
-    token = CASE WHEN new.hold = 0 THEN NULL ELSE sagas.token END,
-    lease_until = CASE new.hold WHEN 1 THEN instant.up + new.ttl WHEN 0 THEN NULL ELSE sagas.lease_until END,
-    lease_boot = CASE new.hold WHEN 1 THEN instant.boot WHEN 0 THEN NULL ELSE sagas.lease_boot END
-FROM
-    (SELECT ? AS at, ? AS up, ? AS boot) AS instant
-    CROSS JOIN (
-        SELECT
-            column1 AS id, column2 AS expected, column3 AS token, column4 AS hold, column5 AS ttl,
-            column6 AS status, column7 AS attention, column8 AS at_rest, column9 AS recoveries, column10 AS due_in
-        FROM (VALUES {rows})
-    ) AS new
+    due_at = new.at + new.due_in,
+    updated_at = new.at,
+    lease_until = CASE WHEN new.ttl IS NULL THEN sagas.lease_until ELSE new.up + new.ttl END,
+    lease_boot = CASE WHEN new.ttl IS NULL THEN sagas.lease_boot ELSE new.boot END
+FROM (
+    SELECT
+        instant.*, column1 AS id, column2 AS expected, column3 AS token, column4 AS ttl, column5 AS status,
+        column6 AS attention, column7 AS at_rest, column8 AS recoveries, column9 AS due_in
+    FROM (SELECT ? AS at, ? AS up, ? AS boot) AS instant, (VALUES {rows})
+) AS new
 WHERE sagas.id = new.id AND sagas.version = new.expected AND (new.token IS NULL OR sagas.token = new.token)

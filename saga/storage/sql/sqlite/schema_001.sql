@@ -42,6 +42,9 @@ CREATE UNIQUE INDEX journal_by_write ON journal (saga, write_id);
 -- Finds what is due.
 CREATE INDEX sagas_due ON sagas (due_at) WHERE due_at IS NOT NULL;
 
+-- Finds what a token claimed. Appends leave the token alone, so that they need not touch this index.
+CREATE INDEX sagas_by_token ON sagas (token) WHERE token IS NOT NULL;
+
 -- Pages through all sagas.
 CREATE INDEX sagas_by_age ON sagas (created_at, id);
 
