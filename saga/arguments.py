@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from saga import codec
+from saga.checks import check_name
 from saga.exceptions import SagaDefinitionError, SagaSerializationError
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ _REFUSED_KINDS = {
     inspect.Parameter.VAR_KEYWORD: "a **kwargs parameter, but a saga is rebuilt with named arguments",
 }
 _raws = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encode = msgspec.json.Encoder().encode
 
 
 class Parameters:
     """The checked parameters of a saga class's constructor.
 
     Attributes:
-        signature: The constructor's signature without ``self``.
         hints: Each parameter's type; ``Any`` where it has no annotation.
     """
 
@@ -38,7 +39,8 @@ class Parameters:
             SagaDefinitionError: If a saga could not be rebuilt from such arguments.
         """
         self._name = cls.__name__
-        self.signature = inspect.Signature()
+        check_name("saga_name", getattr(cls, "saga_name", self._name))
+        check_name("saga_version", getattr(cls, "saga_version", "1"))
         self.hints: dict[str, Any] = {}
         constructor = cls.__init__  # type: ignore[misc] - the signature of this very class's __init__ is wanted
         if constructor is object.__init__:
@@ -56,16 +58,19 @@ class Parameters:
         except (NameError, TypeError) as error:
             message = f"{self._name}.__init__: an annotation cannot be resolved: {error}; import it at module level"
             raise SagaDefinitionError(message, saga_name=self._name) from error
-        self.signature = inspect.Signature(parameters)
         self.hints = {parameter.name: hints.get(parameter.name, Any) for parameter in parameters}
         for hint in self.hints.values():
             if hint is not Any:
                 codec.decoder_of(hint)
+        self._bind = inspect.Signature(parameters).bind
+        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self._positions = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> msgspec.Raw:
         """Return the arguments as JSON, defaults applied.
 
         Raises:
+            TypeError: If the arguments do not fit the constructor.
             SagaDefinitionError: If arguments are given where no ``__init__`` takes any.
             SagaSerializationError: Naming the argument that cannot be stored.
         """
@@ -74,10 +79,12 @@ class Parameters:
                 message = f"{self._name} takes no arguments: define __init__ (or make it a dataclass) to accept some"
                 raise SagaDefinitionError(message, saga_name=self._name)
             return msgspec.Raw(b"{}")
-        bound = self.signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        encoded = {name: self._encode_one(name, value, limit) for name, value in bound.arguments.items()}
-        return msgspec.Raw(msgspec.json.encode(encoded))
+        given = {**self._defaults, **dict(zip(self._positions, args, strict=False)), **kwargs}
+        if len(args) > len(self._positions) or given.keys() != self.hints.keys():
+            # The standard library says best what is wrong, but binds too slowly for every saga.
+            self._bind(*args, **kwargs)
+        encoded = {name: self._encode_one(name, given[name], limit) for name in self.hints}
+        return msgspec.Raw(_encode(encoded))
 
     def decode(self, arguments: msgspec.Raw) -> dict[str, Any]:
         """Return the keyword arguments that rebuild the saga.

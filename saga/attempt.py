@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from types import CoroutineType
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from saga.clock import Clock, TimerHandle
     from saga.definition import SagaStep
     from saga.planner import Run
+
+
+NOTHING = msgspec.Raw(b"null")
+"""The stored form of None."""
 
 
 class Scope:
@@ -60,17 +64,22 @@ class Scope:
         self.task.cancel()
         return True
 
-    async def absorb(self) -> None:
-        """Take back the cancellation that this scope asked for."""
+    async def absorb(self, *, fired: bool) -> bool:
+        """Take back the cancellation that this scope asked for; say whether somebody else asked for one too.
+
+        Args:
+            fired: Whether the cancellation came out of the user code.
+        """
         task = self.task
         if task is None:
-            return
-        # Python 3.11's uncancel() leaves a cancellation that has not fired yet; one turn of the loop lets it fire.
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            pass
-        task.uncancel()
+            return False
+        if self.reason is not None:
+            if not fired:
+                # Python 3.11's uncancel() leaves one that has not fired yet; a turn of the loop lets it fire.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+            task.uncancel()
+        return task.cancelling() > 0
 
 
 class Timers:
@@ -151,32 +160,18 @@ async def perform(
     error: BaseException | None
     cancelled = False
     try:
-        result, error = await caught(_call(step, ctx, argument))
+        if ctx.phase is Phase.ACTION:
+            result, error = await caught(step.action, ctx)
+        else:
+            result, error = await caught(step.compensation, argument, ctx)
     except asyncio.CancelledError as raised:
         error, cancelled = raised, True
     scope.over = True
-    task = scope.task
-    if scope.reason is not None and task is not None:
-        if cancelled:
-            task.uncancel()
-        else:
-            await scope.absorb()
-    if task is not None and task.cancelling():
+    if (cancelled or scope.reason is not None) and await scope.absorb(fired=cancelled):
         raise asyncio.CancelledError
     if result is not None and ctx.phase is Phase.COMPENSATION:
         warn_once(f"the compensation of step {step.name!r} returned {type(result).__name__}, which is ignored")
     return _ended(scope, step, result, error, limit)
-
-
-async def _call(step: SagaStep, ctx: SagaContext, argument: Any) -> Any:
-    call = step.action(ctx) if ctx.phase is Phase.ACTION else step.compensation(argument, ctx)  # type: ignore[misc] - only steps with a compensation get here
-    if type(call) is not CoroutineType and not inspect.isawaitable(call):
-        message = (
-            f"the {ctx.phase} of step {step.name!r} returned {type(call).__name__}, which cannot be awaited: "
-            f"declare it with 'async def'"
-        )
-        raise SagaSerializationError(message, step=step.name)
-    return await call
 
 
 def _ended(scope: Scope, step: SagaStep, result: Any, error: BaseException | None, limit: int) -> Ended:
@@ -206,6 +201,8 @@ def _encoded(step: SagaStep, result: Any, limit: int) -> tuple[bool, msgspec.Raw
             message = "it returned its context unchanged; with_data() returns a new one, return that"
             raise SagaSerializationError(message)
         return True, msgspec.Raw(codec.encode(result.delta, limit=limit))
+    if result is None and step.result_type is Any:
+        return False, NOTHING
     if inspect.iscoroutine(result):
         result.close()
     return False, msgspec.Raw(codec.encode(result, step.result_type, limit=limit))

@@ -6,7 +6,7 @@ import inspect
 import unicodedata
 from functools import lru_cache
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -56,7 +56,24 @@ class Life:
         run: The run it belongs to, in whatever form the owner keeps it.
         steps: The steps that build() has added so far.
         definition: The frozen definition, once build() has ended.
+        building: Whether build() runs.
+        names: The names of the steps added so far, in one Unicode form.
+        pending: Steps that were to be added and whose adding was not awaited.
     """
+
+    __slots__ = (
+        "arguments",
+        "building",
+        "definition",
+        "names",
+        "owner",
+        "pending",
+        "run",
+        "saga_id",
+        "saga_name",
+        "saga_version",
+        "steps",
+    )
 
     def __init__(self, saga_name: str, saga_version: str, arguments: msgspec.Raw) -> None:
         """Keep the arguments."""
@@ -70,7 +87,32 @@ class Life:
         self.definition: SagaDefinition | None = None
         self.building = False
         self.names: set[str] = set()
-        self.forgotten: dict[str, None] = {}
+        self.pending = 0
+
+    def add(self, draft: Draft, dependencies: Collection[str] | None) -> None:
+        """Check a step and add it.
+
+        Raises:
+            SagaDefinitionError: If it does not fit the saga.
+            SagaValidationError: If a value is out of range.
+            SagaExecutionError: If build() has ended.
+        """
+        if not self.building:
+            message = f"saga {self.saga_name!r}: steps are added in build() and fixed once it has ended"
+            raise SagaExecutionError(message, saga_name=self.saga_name, saga_id=self.saga_id)
+        if dependencies is None:
+            after = (self.steps[-1].name,) if self.steps else ()
+        else:
+            after = _checked_dependencies(dependencies)
+        step = _step_of(draft, after)
+        name = step.name if step.name.isascii() else unicodedata.normalize("NFC", step.name)
+        if name in self.names:
+            message = "there is a step of this name already"
+            raise SagaDefinitionError(message)
+        if len(self.steps) >= STEPS_MAX:
+            refuse("the number of steps", len(self.steps) + 1, f"at most {STEPS_MAX}")
+        self.names.add(name)
+        self.steps.append(step)
 
 
 def life_of(saga: object) -> Life:
@@ -85,8 +127,8 @@ def life_of(saga: object) -> Life:
     return life
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """A step as the user gave it; see ``Saga.add_step`` for its fields."""
+class Draft(NamedTuple):
+    """A step as the user gave it; see ``Saga.add_step`` for its fields. Hashed at every step, hence a plain tuple."""
 
     name: str
     action: Action
@@ -100,26 +142,29 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     unknown_on: tuple[type[Exception], ...]
     compensate_on: CompensateOn
     on_interrupt: OnInterrupt
-    dependencies: Collection[str] | None = None
 
 
 class Adding:
     """Adds a step when it is awaited, and tells a forgotten ``await`` from a step that was never added."""
 
-    def __init__(self, life: Life, draft: Draft) -> None:
-        """Remember that the step is to be added."""
+    __slots__ = ("_dependencies", "_draft", "_life")
+
+    def __init__(self, life: Life, draft: Draft, dependencies: Collection[str] | None = None) -> None:
+        """Remember that the step is to be added; without dependencies it comes after the one before."""
         self._life = life
         self._draft = draft
-        life.forgotten[str(draft.name)] = None
+        self._dependencies = dependencies
+        life.pending += 1
 
     def __await__(self) -> Generator[None, None, None]:
         """Check the step and add it."""
-        self._life.forgotten.pop(str(self._draft.name), None)
+        life = self._life
+        life.pending -= 1
         try:
-            _add(self._life, self._draft)
+            life.add(self._draft, self._dependencies)
         except (SagaDefinitionError, SagaValidationError) as error:
-            message = f"saga {self._life.saga_name!r}, step {self._draft.name!r}: {error}"
-            raise type(error)(message, saga_name=self._life.saga_name, step=str(self._draft.name)) from error.__cause__
+            message = f"saga {life.saga_name!r}, step {self._draft.name!r}: {error}"
+            raise type(error)(message, saga_name=life.saga_name, step=str(self._draft.name)) from error.__cause__
         return
         yield
 
@@ -134,17 +179,14 @@ async def definition_of(saga: Buildable) -> SagaDefinition:
     life = life_of(saga)
     if life.definition is not None:
         return life.definition
-    life.building, life.steps, life.names, life.forgotten = True, [], set(), {}
+    life.building, life.steps, life.names, life.pending = True, [], set(), 0
     try:
-        check_name("saga_name", life.saga_name)
-        check_name("saga_version", life.saga_version)
         await _build(saga, life.saga_name)
     finally:
         life.building = False
-    if life.forgotten:
-        name = next(iter(life.forgotten))
-        message = f"saga {life.saga_name!r}: build() adds step {name!r} without 'await'"
-        raise SagaDefinitionError(message, saga_name=life.saga_name, step=name)
+    if life.pending:
+        message = f"saga {life.saga_name!r}: build() adds {life.pending} step(s) without 'await'"
+        raise SagaDefinitionError(message, saga_name=life.saga_name)
     strategy = strategy_of(saga.failure_strategy)
     life.definition = define(life.saga_name, life.saga_version, life.steps, strategy)
     return life.definition
@@ -154,7 +196,7 @@ async def _build(saga: Buildable, name: str) -> None:
     if not inspect.iscoroutinefunction(saga.build):
         message = f"saga {name!r}: build must be declared with 'async def'"
         raise SagaDefinitionError(message, saga_name=name)
-    _, error = await caught(saga.build())
+    _, error = await caught(saga.build)
     if isinstance(error, SagaError):
         raise error
     if error is not None:
@@ -162,33 +204,18 @@ async def _build(saga: Buildable, name: str) -> None:
         raise SagaDefinitionError(message, saga_name=name) from error
 
 
-def _add(life: Life, draft: Draft) -> None:
-    if not life.building:
-        message = f"saga {life.saga_name!r}: steps are added in build() and fixed once it has ended"
-        raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
-    step = _step_of(draft, _dependencies(life, draft))
-    folded = step.name if step.name.isascii() else unicodedata.normalize("NFC", step.name)
-    if folded in life.names:
-        message = "there is a step of this name already"
-        raise SagaDefinitionError(message)
-    if len(life.steps) >= STEPS_MAX:
-        refuse("the number of steps", len(life.steps) + 1, f"at most {STEPS_MAX}")
-    life.names.add(folded)
-    life.steps.append(step)
-
-
 def _step_of(draft: Draft, dependencies: tuple[str, ...]) -> SagaStep:
     """Return the checked step; what was checked for one instance of a saga need not be for the next."""
-    action, compensation = draft.action, draft.compensation
-    bound = isinstance(action, MethodType), isinstance(compensation, MethodType)
-    plain = replace(
-        draft,
-        action=action.__func__ if isinstance(action, MethodType) else action,
-        compensation=compensation.__func__ if isinstance(compensation, MethodType) else compensation,
-        dependencies=None,
+    action, compensation, timeout = draft.action, draft.compensation, draft.timeout
+    bound = type(action) is MethodType, type(compensation) is MethodType
+    plain = Draft(
+        draft.name,
+        action.__func__ if bound[0] else action,  # type: ignore[attr-defined] - a method has it
+        compensation.__func__ if bound[1] else compensation,  # type: ignore[union-attr] - as above
+        *draft[3:],
     )
     # True equals 1, so the types belong to what makes two drafts the same.
-    kinds = type(draft.timeout), type(draft.max_retries), type(draft.compensation_timeout), type(draft.pivot)
+    kinds = type(timeout), type(draft.max_retries), type(draft.compensation_timeout), type(draft.pivot)
     try:
         step = _remembered(plain, bound, kinds)
     except TypeError:
@@ -248,10 +275,7 @@ def _retry(draft: Draft) -> RetryPolicy | None:
     return RetryPolicy(max_attempts=retries + 1)
 
 
-def _dependencies(life: Life, draft: Draft) -> tuple[str, ...]:
-    if draft.dependencies is None:
-        return (life.steps[-1].name,) if life.steps else ()
-    given = draft.dependencies
+def _checked_dependencies(given: Collection[str]) -> tuple[str, ...]:
     if isinstance(given, str | bytes) or not isinstance(given, list | tuple | set | frozenset):
         refuse("dependencies", given, "a set, list or tuple of step names, such as {'reserve'}")
     for name in given:

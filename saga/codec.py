@@ -23,6 +23,7 @@ from saga.exceptions import (
 
 DEPTH_MAX = 100
 _SCALARS = frozenset({str, int, bool, type(None)})
+_NOTHING = type(None)
 _INT_MAX = 2**63
 
 _encoder = msgspec.json.Encoder()
@@ -60,7 +61,9 @@ def encode(value: Any, hint: Any = Any, *, limit: int) -> bytes:
         SagaSerializationError: If it would not read back as it was; the message says where and why.
         SagaPayloadTooLargeError: If it takes more than ``limit`` bytes.
     """
-    if hint is Any:
+    if value is None and (hint is Any or hint is _NOTHING):
+        return b"null"
+    if hint is Any or (type(value) is hint and hint in _SCALARS):
         check_plain(value)
         data = _encoder.encode(value)
     else:

@@ -115,18 +115,18 @@ class Saga:
             SagaExecutionError: If the saga has started.
         """
         draft = Draft(
-            name=name,
-            action=action,
-            compensation=compensation,
-            timeout=timeout,
-            max_retries=max_retries,
-            retry=retry,
-            compensation_retry=compensation_retry,
-            compensation_timeout=compensation_timeout,
-            pivot=pivot,
-            unknown_on=unknown_on,
-            compensate_on=compensate_on,
-            on_interrupt=on_interrupt,
+            name,
+            action,
+            compensation,
+            timeout,
+            max_retries,
+            retry,
+            compensation_retry,
+            compensation_timeout,
+            pivot,
+            unknown_on,
+            compensate_on,
+            on_interrupt,
         )
         return Adding(life_of(self), draft)
 

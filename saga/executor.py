@@ -194,7 +194,7 @@ class SagaRun:
 
     async def _create(self) -> Decision:
         facts = self._first_facts
-        if self.env.observers:
+        if self.env.observers.present:
             created: Created = facts[0]  # type: ignore[assignment] - the first fact of a new saga is Created
             facts = (replace(created, headers=self.env.observers.headers(self.info)), *facts[1:])
         self._info = None
@@ -206,8 +206,9 @@ class SagaRun:
         new = NewSaga(
             saga_id=self.saga_id, saga_name=self.definition.name, saga_version=self.definition.version, row=row
         )
-        await self._journal.create(new, events)
-        self.env.observers.on_events(self.info, events)
+        await self._journal.create(new, events, decision.state, now)
+        if self.env.observers.present:
+            self.env.observers.on_events(self.info, events)
         self._first_facts = ()
         self.created.set(None)
         return decision
@@ -221,7 +222,7 @@ class SagaRun:
             await asyncio.sleep(0)
         now = self._journal.now()
         ended, self._ended = self._ended, []
-        state, outcomes = self._with_first_facts(now)
+        state, outcomes = self._with_first_facts(now) if self._first_facts else (self.state, [])
         for end in ended:
             fact = fact_of(self.definition, state, end, now=now, draw=self.env.clock.random())
             state = apply(state, fact, now)
@@ -234,7 +235,8 @@ class SagaRun:
                 self._ended = ended + self._ended
                 return None
             self._first_facts = ()
-            self.env.observers.on_events(self.info, events)
+            if self.env.observers.present:
+                self.env.observers.on_events(self.info, events)
         elif row.release:
             await self.env.storage.release({self.saga_id: self.claim.token})
         for work, reason in decision.interrupts:
@@ -318,7 +320,8 @@ class SagaRun:
             return
         self.left = reason
         self._free_slot()
-        self.env.observers.on_leave(self.info, reason)
+        if self.env.observers.present:
+            self.env.observers.on_leave(self.info, reason)
         self.finished.set(reason)
         self._on_left(self)
         self._wake()
@@ -351,7 +354,7 @@ class SagaRun:
 
     async def _run_inline(self, run: Run, wake_at: float | None) -> None:
         scope = Scope(run, inline=True)
-        scope.task = asyncio.current_task()
+        scope.task = self._driver
         self._flights[run.step, run.phase] = scope
         timer = None
         if wake_at is not None:
@@ -376,7 +379,7 @@ class SagaRun:
             return Ended(step=run.step, phase=run.phase, attempt=run.attempt, error=error, reason=reason)
         timeout = step.timeout if run.phase is Phase.ACTION else step.compensation_timeout
         lane = None if timeout is None else self.env.timers.watch(scope, timeout, self._timed_out)
-        exits = self.env.observers.enter(self.info, ctx) if self.env.observers else ()
+        exits = self.env.observers.enter(self.info, ctx) if self.env.observers.present else ()
         try:
             limit = self.env.limits.payload_bytes
             ended = await perform(scope, step, ctx, argument, limit=limit, warn_once=self._warn)

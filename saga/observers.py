@@ -38,7 +38,11 @@ class Observer:
 
 
 class Observers:
-    """Several observers as one."""
+    """Several observers as one.
+
+    Attributes:
+        present: Whether there is anybody to tell.
+    """
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         """Keep the observers.
@@ -47,14 +51,11 @@ class Observers:
             SagaValidationError: If one is no Observer.
         """
         self._observers = tuple(observers)
+        self.present = bool(self._observers)
         self._reported: set[int] = set()
         for observer in self._observers:
             if not isinstance(observer, Observer):
                 refuse("observers", observer, "a sequence of Observer instances")
-
-    def __bool__(self) -> bool:
-        """Whether there is anybody to tell."""
-        return bool(self._observers)
 
     def headers(self, saga: SagaInfo) -> dict[str, str]:
         """Return all headers together; a later observer's win."""

@@ -26,7 +26,7 @@ from saga.events import (
 )
 from saga.fold import apply, with_frontier
 from saga.outcomes import explain, interrupted
-from saga.state import Failure, PhaseState, SagaState, StepState
+from saga.state import UNTOUCHED, Failure, PhaseState, SagaState, StepState
 from saga.strategies.base import RunningStep
 from saga.types import (
     AttentionCode,
@@ -97,6 +97,8 @@ def decide(
 class _Plan:
     """One decision while it is made: the facts so far and the state that they lead to."""
 
+    __slots__ = ("definition", "facts", "hurry", "in_flight", "interrupts", "now", "runs", "state", "wake_at")
+
     def __init__(
         self, definition: SagaDefinition, state: SagaState, in_flight: Collection[Work], now: float, *, hurry: bool
     ) -> None:
@@ -123,7 +125,8 @@ class _Plan:
             self._add(AttentionCleared())
         if self.state.status is SagaStatus.PENDING:
             self._add(Began())
-        self._settle_orphans()
+        if self.state.open:
+            self._settle_orphans()
         if self.state.status is SagaStatus.EXECUTING:
             self._forward()
         if self.state.status is SagaStatus.COMPENSATING:
@@ -146,8 +149,6 @@ class _Plan:
 
     def _settle_orphans(self) -> None:
         """Record attempts that nobody here runs as UNKNOWN (R2)."""
-        if not self.state.open:
-            return
         for name, phase in sorted(self.state.open.difference(self.in_flight)):
             step, before = self.definition.steps[name], self.state.step(name)
             reason = UnknownReason.INTERRUPTED
@@ -162,24 +163,31 @@ class _Plan:
     # forward
 
     def _forward(self) -> None:
-        self._drop_overtaken()
-        exhausted = self._exhausted()
-        parked = exhausted if exhausted is not None and self._parks(exhausted) else None
-        turn = None if parked is not None else self._turn(exhausted)
-        if turn is not None:
-            self._add(turn)
+        if self.in_flight:
+            self._drop_overtaken()
+        # Most decisions have nothing that could turn the saga back; the questions below are asked of the others.
+        state = self.state
+        if (state.failures or state.cancel is not None or state.deadline_at is not None) and self._turned_or_parked():
             return
-        if parked is not None:
+        if not state.ready:
+            self._add(Completed())
+        elif not self.hurry:
+            self._start_ready()
+
+    def _turned_or_parked(self) -> bool:
+        """Turn back or park if there is a reason; say whether the saga goes forward no more."""
+        exhausted = self._exhausted()
+        if exhausted is not None and self._parks(exhausted):
             # What runs may end, nothing new begins; the person who retries lets all go on together.
             if not self.in_flight:
-                self._park(parked)
-            return
-        if not self.state.ready:
-            self._add(Completed())
-            return
+                self._park(exhausted)
+            return True
+        turn = self._turn(exhausted)
+        if turn is not None:
+            self._add(turn)
+            return True
         self._note_lateness()
-        if not self.hurry:
-            self._start_ready()
+        return False
 
     def _drop_overtaken(self) -> None:
         """Interrupt attempts of steps that succeeded through an earlier attempt which was thought lost (R3)."""
@@ -242,19 +250,21 @@ class _Plan:
             self._wake(deadline)
 
     def _start_ready(self) -> None:
+        steps = self.state.steps
         for name in self.state.ready:
-            step = self.state.step(name)
-            if step.action.open is not None or step.action.ended:
+            step = steps.get(name, UNTOUCHED)
+            action = step.action
+            if action.open is not None or action.ended:
                 continue
-            retry_at = step.action.retry_at
-            if retry_at is not None and retry_at > self.now:
-                self._wake(retry_at)
+            if action.retry_at is not None and action.retry_at > self.now:
+                self._wake(action.retry_at)
             else:
-                self._start(name, Phase.ACTION, step.action)
-            self._note_long_retry(name, step)
+                self._start(name, Phase.ACTION, action)
+            if action.attempts >= LONG_RETRY_ATTEMPTS:
+                self._note_long_retry(name, step)
 
     def _note_long_retry(self, name: str, step: StepState) -> None:
-        if step.action.attempts < LONG_RETRY_ATTEMPTS or self.state.attention is not None:
+        if self.state.attention is not None:
             return
         if name == self.state.graph.pivot or name in self.state.graph.after_pivot:
             message = f"step {name!r} was tried {step.action.attempts} times and must succeed; see its last error"
@@ -280,7 +290,8 @@ class _Plan:
         if work not in self.in_flight:
             return
         at: float | None = self.now
-        if self.state.cause is TurnCause.FAILURE and not self._cancelled() and not self._overtaken(name):
+        overtaken = self.state.step(name).result is not None
+        if self.state.cause is TurnCause.FAILURE and not overtaken:
             step = RunningStep(name, self.state.step(name).action.started_at)
             at = self.definition.strategy.cancel_at(step, self.state.failures[0].at)
         if at is None:
@@ -289,9 +300,6 @@ class _Plan:
             self.interrupts.append((work, UnknownReason.CANCELLED))
         else:
             self._wake(at)
-
-    def _overtaken(self, name: str) -> bool:
-        return self.state.step(name).result is not None
 
     def _undo_ready(self) -> None:
         waiting = list(self.state.undoing or ())

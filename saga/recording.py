@@ -66,18 +66,17 @@ class Recorder:
         """Whether the claim may have run out, by this process's own clock (R16)."""
         return self._env.clock.monotonic() - self._renewed_at > self._claim.ttl
 
-    async def create(self, new: NewSaga, events: Sequence[Event]) -> None:
-        """Store the new saga.
+    async def create(self, new: NewSaga, events: Sequence[Event], planned: SagaState, now: float) -> None:
+        """Store the new saga; see ``append``.
 
         Raises:
             SagaAlreadyExistsError: If the id is taken.
             SagaStorageUnavailableError: If the storage is away; whether the saga exists is then not known.
         """
         sent_at = self._env.clock.monotonic()
-        write_id = self._env.clock.token()
+        write_id = f"{self._claim.token}:0"
         answer = await self._env.storage.create(new, events, claim=self._claim, write_id=write_id)
-        self._stored(answer, sent_at)
-        self.state = fold(None, answer.version, answer.at, events)
+        self._stored(answer, sent_at, None, events, planned, now)
 
     async def append(self, events: Sequence[Event], row: Row, planned: SagaState, now: float) -> bool:
         """Store these facts; False if others appended first, which is then to be reloaded.
@@ -116,10 +115,7 @@ class Recorder:
                 except SagaStorageUnavailableError:
                     pause = await self._pause(pause)
                 else:
-                    self._stored(answer, sent_at)
-                    if abs(answer.at - now) > STAMP_SLACK:
-                        planned = fold(state, answer.version, answer.at, events)
-                    self.state = replace(planned, version=answer.version, updated_at=answer.at)
+                    self._stored(answer, sent_at, state, events, planned, now)
                     return True
         finally:
             self.writing = False
@@ -158,9 +154,20 @@ class Recorder:
             raise SagaCorruptStateError(message, saga_id=self._saga_id)
         return self.state
 
-    def _stored(self, answer: Appended, sent_at: float) -> None:
+    def _stored(
+        self,
+        answer: Appended,
+        sent_at: float,
+        before: SagaState | None,
+        events: Sequence[Event],
+        planned: SagaState,
+        now: float,
+    ) -> None:
         self._stamp, self._stamped_at = answer.at, self._env.clock.monotonic()
-        self.renewed(sent_at)
+        self._renewed_at = sent_at
+        if abs(answer.at - now) > STAMP_SLACK:
+            planned = fold(before, answer.version, answer.at, events)
+        self.state = replace(planned, version=answer.version, updated_at=answer.at)
 
     async def _pause(self, seconds: float) -> float:
         """Wait, spread by chance, and return how long to wait the next time."""

@@ -71,7 +71,7 @@ class Registry:
             SagaError: What reading the arguments or ``build()`` raised.
         """
         cls = self._classes[state.name, state.saga_version]
-        saga, error = await caught(_remake(cls, state.arguments))
+        saga, error = await caught(_remake, cls, state.arguments)
         if error is not None:
             message = f"saga {state.name!r} cannot be made from its stored arguments: {type(error).__name__}: {error}"
             raise SagaDefinitionError(message, saga_name=state.name) from error
