@@ -32,8 +32,16 @@ _plain_decoder = msgspec.json.Decoder()
 
 
 def encode_events(events: tuple[Event, ...] | list[Event]) -> str:
-    """Return the facts of one append as a JSON array."""
-    return _encoder.encode(events).decode()
+    """Return the facts of one append as a JSON array.
+
+    Raises:
+        SagaSerializationError: If a text in them is no Unicode, or a value is no fact.
+    """
+    try:
+        return _encoder.encode(events).decode()
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        message = f"these facts cannot be stored: {error}"
+        raise SagaSerializationError(message) from error
 
 
 def decode_events(text: str | bytes, saga_id: str) -> tuple[Event, ...]:
