@@ -29,6 +29,7 @@ from saga.definition import (
 from saga.exceptions import SagaDefinitionError, SagaError, SagaExecutionError, SagaValidationError
 from saga.strategies import strategy_of
 from saga.user_code import caught
+from saga.waiting import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
@@ -58,12 +59,14 @@ class Life:
         definition: The frozen definition, once build() has ended.
         building: Whether build() runs.
         names: The names of the steps added so far, in one Unicode form.
+        built: What others wait on while build() runs; None if nobody does.
         pending: Steps that were to be added and whose adding was not awaited.
     """
 
     __slots__ = (
         "arguments",
         "building",
+        "built",
         "definition",
         "names",
         "owner",
@@ -86,6 +89,7 @@ class Life:
         self.steps: list[SagaStep] = []
         self.definition: SagaDefinition | None = None
         self.building = False
+        self.built: Latch[None] | None = None
         self.names: set[str] = set()
         self.pending = 0
 
@@ -179,11 +183,18 @@ async def definition_of(saga: Buildable) -> SagaDefinition:
     life = life_of(saga)
     if life.definition is not None:
         return life.definition
+    if life.building:
+        life.built = life.built or Latch()
+        await life.built.wait()
+        return await definition_of(saga)
     life.building, life.steps, life.names, life.pending = True, [], set(), 0
     try:
         await _build(saga, life.saga_name)
     finally:
         life.building = False
+        if life.built is not None:
+            life.built.set(None)
+            life.built = None
     if life.pending:
         message = f"saga {life.saga_name!r}: build() adds {life.pending} step(s) without 'await'"
         raise SagaDefinitionError(message, saga_name=life.saga_name)

@@ -98,6 +98,7 @@ class SagaRun:
         self._on_left = on_left
         self._nested = nested
         self._hurry = False
+        self._poked = False
         self._has_slot = True
         self._turns = 0
         self._warn = env.warner(definition.name)
@@ -162,6 +163,11 @@ class SagaRun:
         self._hurry = True
         self._wake()
 
+    def discard(self, error: SagaError) -> None:
+        """End a run that never began."""
+        self._has_slot = False
+        self._fail(error)
+
     def give_up(self) -> None:
         """Stop waiting for a storage that is away."""
         self._journal.given_up = True
@@ -220,6 +226,7 @@ class SagaRun:
         self._turns += 1
         if self._turns % BREATH == 0:
             await asyncio.sleep(0)
+        self._poked = False
         now = self._journal.now()
         ended, self._ended = self._ended, []
         state, outcomes = self._with_first_facts(now) if self._first_facts else (self.state, [])
@@ -230,7 +237,8 @@ class SagaRun:
         decision = decide(self.definition, state, self._flights.keys(), now, hurry=self._hurry)
         row = self._row(decision, now)
         events = (*outcomes, *decision.facts)
-        if events:
+        # A request may have made the row due now although nothing changes, so a release writes the due time again.
+        if events or (row.release and not self._hurry):
             if not await self._journal.append(events, row, decision.state, now):
                 self._ended = ended + self._ended
                 return None
@@ -281,7 +289,7 @@ class SagaRun:
             scope = Scope(run, inline=False)
             self._flights[run.step, run.phase] = scope
             scope.task = self.env.spawn(self._run_beside(scope))
-        if not (self._ended or self._journal.stale):
+        if not (self._ended or self._journal.stale or self._poked):
             await self._wait(decision.wake_at)
 
     async def _wait(self, wake_at: float | None) -> None:
@@ -304,6 +312,8 @@ class SagaRun:
                 self._free_slot()
 
     def _wake(self) -> None:
+        # A driver that does not wait now must look again before it does, or the wake-up would be lost.
+        self._poked = True
         if self._alarm is not None and not self._alarm.done():
             self._alarm.set_result(None)
 
@@ -366,8 +376,14 @@ class SagaRun:
                 timer.cancel()
 
     async def _run_beside(self, scope: Scope) -> None:
-        self._deliver(scope, await self._attempt(scope))
-        self._wake()
+        run = scope.run
+        # Stays where the attempt ends its own task in a way that nobody can catch.
+        ended = Ended(step=run.step, phase=run.phase, attempt=run.attempt, reason=UnknownReason.RAISED)
+        try:
+            ended = await self._attempt(scope)
+        finally:
+            self._deliver(scope, ended)
+            self._wake()
 
     async def _attempt(self, scope: Scope) -> Ended:
         run = scope.run

@@ -223,8 +223,7 @@ class SagaOrchestrator:
         )
         run, is_new = await self._run_for(life.saga_id, definition, created)
         if is_new:
-            await self._env.slots.take(at_once=CURRENT_SAGA.get() is not None)
-            run.begin()
+            await self._begin(run)
         try:
             await run.created.wait()
         except SagaAlreadyExistsError:
@@ -235,6 +234,21 @@ class SagaOrchestrator:
         if not is_new:
             _check_same(life.saga_id, created, run.state)
         return SagaHandle(self, life.saga_id, definition, run)
+
+    async def _begin(self, run: SagaRun) -> None:
+        """Begin a run once there is a slot for it; a caller that gives up before leaves nothing behind."""
+        begun = False
+        try:
+            await self._env.slots.take(at_once=CURRENT_SAGA.get() is not None)
+            if self.closing.done:
+                self._env.slots.give_back()
+            else:
+                run.begin()
+                begun = True
+        finally:
+            if not begun:
+                message = f"saga {run.saga_id} was not started: its caller gave up, or the orchestrator stopped"
+                run.discard(SagaExecutionError(message, saga_id=run.saga_id))
 
     async def _run_for(self, saga_id: str, definition: SagaDefinition, created: Created) -> tuple[SagaRun, bool]:
         async with self._lock:
