@@ -38,7 +38,7 @@ async def drive(run: Callable[[int], Awaitable[object]], concurrency: int, secon
     Args:
         run: Runs the saga of this number to its end.
         concurrency: Sagas in flight.
-        seconds: After that long no further one begins.
+        seconds: After that long nothing further begins; each of those in flight runs at least once.
     """
     numbers = itertools.count(1)
     latencies: list[float] = []
@@ -46,9 +46,14 @@ async def drive(run: Callable[[int], Awaitable[object]], concurrency: int, secon
     begun_at = time.perf_counter()
 
     async def one_after_the_other() -> None:
-        while (at := time.perf_counter()) - begun_at < seconds:
+        at = begun_at
+        at = time.perf_counter()
+        while True:
             await run(next(numbers))
-            latencies.append(time.perf_counter() - at)
+            before, at = at, time.perf_counter()
+            latencies.append(at - before)
+            if at - begun_at >= seconds:
+                return
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(concurrency):
