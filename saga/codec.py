@@ -8,8 +8,9 @@ form must equal what was given.
 from __future__ import annotations
 
 import math
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,6 +21,9 @@ from saga.exceptions import (
     SagaPayloadTooLargeError,
     SagaSerializationError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DEPTH_MAX = 100
 _SCALARS = frozenset({str, int, bool, type(None)})
@@ -77,7 +81,9 @@ def encode(value: Any, hint: Any = Any, *, limit: int) -> bytes:
     else:
         data = _encode_typed(value, hint)
     if len(data) > limit:
-        message = f"the value takes {len(data)} bytes of JSON and the limit is {limit}: store it elsewhere and keep a key"
+        message = (
+            f"the value takes {len(data)} bytes of JSON and the limit is {limit}: store it elsewhere and keep a key"
+        )
         raise SagaPayloadTooLargeError(message)
     return data
 
@@ -141,19 +147,43 @@ def _custom_type(info: Any) -> Any:
 def _encode_typed(value: Any, hint: Any) -> bytes:
     decoder = decoder_of(hint)
     try:
-        check_plain(msgspec.to_builtins(value, str_keys=True))
         data = _encoder.encode(value)
+        check_plain(_plain_decoder.decode(data))
         back = decoder.decode(data)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError) as error:
         message = f"{type(value).__name__} does not fit its annotation {hint!r}: {error}"
         raise SagaSerializationError(message) from error
-    if type(back) is not type(value) or _encoder.encode(back) != data:
-        message = (
-            f"the annotation {hint!r} reads back {type(back).__name__}, not the {type(value).__name__} that was "
-            f"given: annotate what is really returned"
-        )
-        raise SagaSerializationError(message)
+    changed = _difference(value, back, "$")
+    if changed is not None:
+        path, was, becomes = changed
+        message = f"{path} is a {was} and the annotation {hint!r} would read back a {becomes}: annotate what is there"
+        raise SagaSerializationError(message, path=path)
     return data
+
+
+def _difference(given: Any, back: Any, path: str) -> tuple[str, str, str] | None:
+    """Return where, from which type and to which a value changes on its way through JSON; None if it does not.
+
+    Under ``Any`` inside of an annotation nothing else would notice a set that becomes a list, or a NaN None.
+    """
+    kind = type(given)
+    if kind is not type(back):
+        return path, kind.__name__, type(back).__name__
+    inner: Iterable[tuple[str, Any, Any]] = ()
+    if isinstance(given, dict):
+        inner = ((f"{path}.{key}", item, back.get(key)) for key, item in given.items())
+    elif isinstance(given, list | tuple):
+        inner = ((f"{path}[{place}]", *pair) for place, pair in enumerate(zip(given, back, strict=True)))
+    elif isinstance(given, msgspec.Struct) or is_dataclass(given):
+        names = given.__struct_fields__ if isinstance(given, msgspec.Struct) else [each.name for each in fields(given)]
+        inner = ((f"{path}.{name}", getattr(given, name), getattr(back, name)) for name in names)
+    elif given != back and _encoder.encode(given) != _encoder.encode(back):
+        return path, kind.__name__, f"different {kind.__name__}"
+    for place, item, other in inner:
+        changed = _difference(item, other, place)
+        if changed is not None:
+            return changed
+    return None
 
 
 def check_plain(value: Any) -> None:
