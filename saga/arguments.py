@@ -16,7 +16,7 @@ from saga.exceptions import SagaDefinitionError, SagaSerializationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_REFUSED_KINDS = {
+_REFUSED_KINDS: dict[Any, str] = {
     inspect.Parameter.POSITIONAL_ONLY: "positional-only, but a saga is rebuilt with keyword arguments",
     inspect.Parameter.VAR_POSITIONAL: "a *args parameter, but a saga is rebuilt with named arguments",
     inspect.Parameter.VAR_KEYWORD: "a **kwargs parameter, but a saga is rebuilt with named arguments",
@@ -42,7 +42,7 @@ class Parameters:
         check_name("saga_name", getattr(cls, "saga_name", self._name))
         check_name("saga_version", getattr(cls, "saga_version", "1"))
         self.hints: dict[str, Any] = {}
-        constructor = cls.__init__  # type: ignore[misc] - the signature of this very class's __init__ is wanted
+        constructor: Any = inspect.getattr_static(cls, "__init__")
         if constructor is object.__init__:
             return
         parameters = list(inspect.signature(constructor).parameters.values())[1:]
@@ -102,9 +102,17 @@ class Parameters:
             raise type(error)(message, path=error.path, saga_name=self._name) from error.__cause__
 
 
-@lru_cache(maxsize=1024)
 def parameters_of(cls: type) -> Parameters:
-    """Return the checked parameters of a saga class."""
+    """Return the checked parameters of a saga class.
+
+    Raises:
+        SagaDefinitionError: If sagas of this class could not be rebuilt.
+    """
+    return _parameters_of(cls)
+
+
+@lru_cache(maxsize=1024)
+def _parameters_of(cls: type) -> Parameters:
     return Parameters(cls)
 
 

@@ -157,12 +157,12 @@ async def perform(
         asyncio.CancelledError: If somebody else than the scope cancelled the task.
     """
     result: Any = None
-    error: BaseException | None
+    error: BaseException | None = None
     cancelled = False
     try:
         if ctx.phase is Phase.ACTION:
             result, error = await caught(step.action, ctx)
-        else:
+        elif step.compensation is not None:
             result, error = await caught(step.compensation, argument, ctx)
     except asyncio.CancelledError as raised:
         error, cancelled = raised, True

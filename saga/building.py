@@ -6,9 +6,8 @@ import inspect
 import unicodedata
 from functools import lru_cache
 from types import MethodType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-import msgspec
 from msgspec.structs import replace
 
 from saga.callables import check_callable, result_type_of
@@ -27,19 +26,22 @@ from saga.definition import (
     define,
 )
 from saga.exceptions import SagaDefinitionError, SagaError, SagaExecutionError, SagaValidationError
-from saga.strategies import strategy_of
+from saga.strategies import FailureStrategy, ParallelFailureStrategy, strategy_of
 from saga.user_code import caught
 from saga.waiting import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
 
+    import msgspec
+
+
 class Buildable(Protocol):
     """What a definition is made from: a saga instance."""
 
-    saga_name: Any
-    saga_version: Any
-    failure_strategy: Any
+    saga_name: ClassVar[str]
+    saga_version: ClassVar[str]
+    failure_strategy: ClassVar[ParallelFailureStrategy | FailureStrategy]
 
     def build(self) -> Any:
         """Add the steps."""
@@ -104,6 +106,7 @@ class Life:
         if not self.building:
             message = f"saga {self.saga_name!r}: steps are added in build() and fixed once it has ended"
             raise SagaExecutionError(message, saga_name=self.saga_name, saga_id=self.saga_id)
+        after: tuple[str, ...]
         if dependencies is None:
             after = (self.steps[-1].name,) if self.steps else ()
         else:
@@ -217,22 +220,21 @@ async def _build(saga: Buildable, name: str) -> None:
 
 def _step_of(draft: Draft, dependencies: tuple[str, ...]) -> SagaStep:
     """Return the checked step; what was checked for one instance of a saga need not be for the next."""
-    action, compensation, timeout = draft.action, draft.compensation, draft.timeout
-    bound = type(action) is MethodType, type(compensation) is MethodType
-    plain = Draft(
-        draft.name,
-        action.__func__ if bound[0] else action,  # type: ignore[attr-defined] - a method has it
-        compensation.__func__ if bound[1] else compensation,  # type: ignore[union-attr] - as above
-        *draft[3:],
-    )
+    action, compensation = draft.action, draft.compensation
+    bound = isinstance(action, MethodType), isinstance(compensation, MethodType)
+    plain = Draft(draft.name, _function_of(action), _function_of(compensation), *draft[3:])
     # True equals 1, so the types belong to what makes two drafts the same.
-    kinds = type(timeout), type(draft.max_retries), type(draft.compensation_timeout), type(draft.pivot)
+    kinds = type(draft.timeout), type(draft.max_retries), type(draft.compensation_timeout), type(draft.pivot)
     try:
         step = _remembered(plain, bound, kinds)
     except TypeError:
         # Something that cannot be hashed; the check says what, or accepts it.
         step = _checked(plain, bound)
     return replace(step, action=action, compensation=compensation, dependencies=dependencies)
+
+
+def _function_of(call: Any) -> Any:
+    return call.__func__ if isinstance(call, MethodType) else call
 
 
 @lru_cache(maxsize=4096)

@@ -86,7 +86,7 @@ def _may_return_awaitable(function: types.FunctionType) -> bool:
 def _return_hint(call: Any) -> Any:
     plain = call.func if isinstance(call, functools.partial) else call
     if not isinstance(plain, types.FunctionType):
-        plain = getattr(plain, "__func__", None) or getattr(type(plain), "__call__", None)
+        plain = getattr(plain, "__func__", None) or inspect.getattr_static(type(plain), "__call__", None)
     if not isinstance(plain, types.FunctionType):
         return Any
     hint = _annotation(plain)

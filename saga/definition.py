@@ -20,6 +20,7 @@ CompensateOn = Literal["uncertain", "success", "started"]
 OnInterrupt = Literal["retry", "compensate", "park"]
 
 STEPS_MAX = 10_000
+ATTEMPTS_MAX = 1_001
 PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (TypeError, AttributeError, NameError, SagaSerializationError)
 
 
@@ -53,8 +54,12 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             SagaValidationError: Naming the field, the value and the limit.
         """
-        if self.max_attempts is not None and not (is_int(self.max_attempts) and 1 <= self.max_attempts <= 1_001):
-            refuse("RetryPolicy.max_attempts", self.max_attempts, "an integer from 1 to 1001, or None for no limit")
+        if self.max_attempts is not None and not (is_int(self.max_attempts) and 1 <= self.max_attempts <= ATTEMPTS_MAX):
+            refuse(
+                "RetryPolicy.max_attempts",
+                self.max_attempts,
+                f"an integer from 1 to {ATTEMPTS_MAX}, or None for no limit",
+            )
         if not (is_number(self.initial_interval) and self.initial_interval > 0):
             refuse("RetryPolicy.initial_interval", self.initial_interval, "a number of seconds above 0")
         if not (is_number(self.backoff) and self.backoff >= 1):

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from saga.attempt import Scope, perform
 from saga.context import SagaContext
-from saga.events import Claimed, LateOutcome
+from saga.events import Claimed, Created, LateOutcome
 from saga.exceptions import SagaClaimLostError, SagaError, SagaExecutionError, SagaSerializationError
 from saga.fold import apply, fold
 from saga.outcomes import Ended, fact_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from saga.definition import SagaDefinition
     from saga.environment import Environment
-    from saga.events import Created, Event
+    from saga.events import Event
     from saga.state import SagaState
 
 BREATH = 32
@@ -201,8 +201,8 @@ class SagaRun:
     async def _create(self) -> Decision:
         facts = self._first_facts
         if self.env.observers.present:
-            created: Created = facts[0]  # type: ignore[assignment] - the first fact of a new saga is Created
-            facts = (replace(created, headers=self.env.observers.headers(self.info)), *facts[1:])
+            headers = self.env.observers.headers(self.info)
+            facts = tuple(replace(fact, headers=headers) if isinstance(fact, Created) else fact for fact in facts)
         self._info = None
         now = self.env.clock.now()
         opening = (*facts, Claimed(self.claim.owner, 1))
@@ -229,14 +229,10 @@ class SagaRun:
         self._poked = False
         now = self._journal.now()
         ended, self._ended = self._ended, []
-        state, outcomes = self._with_first_facts(now) if self._first_facts else (self.state, [])
-        for end in ended:
-            fact = fact_of(self.definition, state, end, now=now, draw=self.env.clock.random())
-            state = apply(state, fact, now)
-            outcomes.append(fact)
+        state, outcomes = self._with_outcomes(ended, now)
         decision = decide(self.definition, state, self._flights.keys(), now, hurry=self._hurry)
-        row = self._row(decision, now)
         events = (*outcomes, *decision.facts)
+        row = self._row(decision, now)
         # A request may have made the row due now although nothing changes, so a release writes the due time again.
         if events or (row.release and not self._hurry):
             if not await self._journal.append(events, row, decision.state, now):
@@ -247,17 +243,20 @@ class SagaRun:
                 self.env.observers.on_events(self.info, events)
         elif row.release:
             await self.env.storage.release({self.saga_id: self.claim.token})
-        for work, reason in decision.interrupts:
-            if work in self._flights:
-                self._interrupt(self._flights[work], reason)
+        self._interrupt_as_decided(decision)
         if row.release:
             self._leave(LeaveReason.REST if decision.state.at_rest else LeaveReason.RELEASED)
         return decision
 
-    def _with_first_facts(self, now: float) -> tuple[SagaState, list[Event]]:
+    def _with_outcomes(self, ended: list[Ended], now: float) -> tuple[SagaState, list[Event]]:
+        """Return the facts that come first, those of what ended among them, and the state that they lead to."""
         state, facts = self.state, list(self._first_facts)
         for fact in facts:
             state = apply(state, fact, now)
+        for end in ended:
+            outcome = fact_of(self.definition, state, end, now=now, draw=self.env.clock.random())
+            state = apply(state, outcome, now)
+            facts.append(outcome)
         return state, facts
 
     def _row(self, decision: Decision, now: float) -> Row:
@@ -321,9 +320,7 @@ class SagaRun:
         """Wake the driver, or where it awaits user code itself do what it would do first: interrupt."""
         self._wake()
         if self.left is None and not self._journal.writing and any(s.inline for s in self._flights.values()):
-            decision = decide(self.definition, self.state, self._flights.keys(), self._journal.now())
-            for work, reason in decision.interrupts:
-                self._interrupt(self._flights[work], reason)
+            self._interrupt_as_decided(decide(self.definition, self.state, self._flights.keys(), self._journal.now()))
 
     def _leave(self, reason: LeaveReason) -> None:
         if self.left is not None:
@@ -409,9 +406,7 @@ class SagaRun:
     def _context(self, run: Run) -> tuple[SagaContext, object]:
         state = self.state
         view = StateView(self.definition, state, self.env.resources, self.env.limits.payload_bytes)
-        ctx = SagaContext(
-            saga_id=self.saga_id, step_name=run.step, attempt=run.attempt, phase=run.phase, source=view
-        )
+        ctx = SagaContext(saga_id=self.saga_id, step_name=run.step, attempt=run.attempt, phase=run.phase, source=view)
         if run.phase is Phase.ACTION:
             return ctx, None
         cause = state.failures[0].error if state.failures else None
@@ -423,6 +418,11 @@ class SagaRun:
     def _interrupt(self, scope: Scope, reason: UnknownReason) -> None:
         if scope.interrupt(reason):
             self.env.timers.watch(scope, self.env.limits.abandon_after, self._abandon)
+
+    def _interrupt_as_decided(self, decision: Decision) -> None:
+        for work, reason in decision.interrupts:
+            if work in self._flights:
+                self._interrupt(self._flights[work], reason)
 
     def _abandon(self, scope: Scope) -> None:
         """Leave an attempt that does not end to itself; a fresh driver goes on where it held the old one (R7)."""
@@ -453,4 +453,4 @@ class SagaRun:
         failed = ended.error is not None or ended.reason is not None
         outcome = Outcome.FAILED if failed else Outcome.SUCCEEDED
         fact = LateOutcome(ended.step, ended.phase, ended.attempt, outcome)
-        await visit(self.env.storage, self.env.clock, self.saga_id, lambda _stored, _state: (fact,))
+        await visit(self.env, self.saga_id, lambda _state: (fact,))

@@ -83,7 +83,9 @@ class Observers:
             if manager is None:
                 continue
             entered: list[bool] = []
-            self._guarded(observer, lambda manager=manager, entered=entered: (manager.__enter__(), entered.append(True)))
+            self._guarded(
+                observer, lambda manager=manager, entered=entered: (manager.__enter__(), entered.append(True))
+            )
             if entered:
                 exits.insert(0, self._exit_of(observer, manager))
         return exits

@@ -19,7 +19,6 @@ from saga.exceptions import (
     SagaAlreadyExistsError,
     SagaExecutionError,
     SagaNotCancellableError,
-    SagaVersionMovedError,
 )
 from saga.executor import CURRENT_SAGA, SagaRun
 from saga.handle import SagaHandle
@@ -31,7 +30,6 @@ from saga.storage.memory import InMemorySagaStorage
 from saga.types import (
     Attention,
     AttentionCode,
-    LeaveReason,
     Limits,
     Page,
     SagaFilter,
@@ -41,7 +39,7 @@ from saga.types import (
     SagaStatus,
     UnknownReason,
 )
-from saga.visits import load_state, visit
+from saga.visits import info_of, load_state, visit
 from saga.waiting import Latch
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
     from saga.core import Saga
     from saga.definition import SagaDefinition
     from saga.state import SagaState
-    from saga.storage.base import SagaStorage, StoredSaga
+    from saga.storage.base import SagaStorage
 
 NO_CODE_AFTER = 60.0
 """Seconds that a due saga may stay unclaimed before ``get`` and ``query`` say that nobody has code for it."""
@@ -207,7 +205,9 @@ class SagaOrchestrator:
             message = f"this {life.saga_name} runs elsewhere as {life.saga_id}: one instance is one run"
             raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
         if saga_id is not None and life.saga_id not in (None, check_saga_id(saga_id)):
-            message = f"this {life.saga_name} runs as {life.saga_id} and cannot run as {saga_id}: one instance is one run"
+            message = (
+                f"this {life.saga_name} runs as {life.saga_id} and cannot run as {saga_id}: one instance is one run"
+            )
             raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
         check_seconds("deadline", deadline)
         definition = await definition_of(saga)
@@ -293,12 +293,13 @@ class SagaOrchestrator:
         _, state = await load_state(self.storage, saga_id)
         if state.blocked:
             # Blocked sagas are not due for anybody, so the row must change together with the request.
-            state = await visit(self.storage, self.clock, saga_id, lambda _stored, _state: (request,))
+            state = await visit(self._env, saga_id, lambda _state: (request,))
         else:
             answer = await self.storage.append(
                 saga_id, (request,), row=None, expected_version=None, claim=None, write_id=self.clock.token()
             )
             _, state = await load_state(self.storage, saga_id, up_to=answer.version)
+            self._env.observers.on_events(info_of(saga_id, state), (request,))
         if state.status is SagaStatus.COMPLETED or (state.cancel is not None and state.cancel.refused):
             what = "has completed" if state.status is SagaStatus.COMPLETED else "has passed its point of no return"
             message = f"saga {state.name} {saga_id} {what}, so it cannot be cancelled"
@@ -322,10 +323,10 @@ class SagaOrchestrator:
         check_saga_id(saga_id)
         request = RetryRequested(_check_reason(reason))
 
-        def facts_for(_stored: StoredSaga, state: SagaState) -> tuple[Event, ...] | None:
+        def facts_for(state: SagaState) -> tuple[Event, ...] | None:
             return (request,) if state.status is SagaStatus.FAILED or state.blocked else None
 
-        await visit(self.storage, self.clock, saga_id, facts_for)
+        await visit(self._env, saga_id, facts_for)
         self._owned.sweep_soon()
 
     async def recover(self) -> int:
@@ -346,7 +347,10 @@ class SagaOrchestrator:
         return self._with_no_code(stored.record)
 
     async def query(
-        self, filter: SagaFilter = EVERYTHING, cursor: str | None = None, limit: int = 100  # noqa: A002 - the word of the public face
+        self,
+        filter: SagaFilter = EVERYTHING,  # noqa: A002 - the word of the public face
+        cursor: str | None = None,
+        limit: int = 100,
     ) -> Page[SagaRecord]:
         """Return rows, newest first, a page at a time.
 
@@ -383,7 +387,9 @@ class SagaOrchestrator:
             message = "use the SagaOrchestrator inside 'async with'"
             raise SagaExecutionError(message)
         if asyncio.get_running_loop() is not self._loop:
-            message = "a SagaOrchestrator is used from the event loop that entered it; make one for each loop and thread"
+            message = (
+                "a SagaOrchestrator is used from the event loop that entered it; make one for each loop and thread"
+            )
             raise SagaExecutionError(message)
         if self.closing.done:
             message = "this SagaOrchestrator has left its 'async with' and starts nothing more"

@@ -11,7 +11,7 @@ from saga.exceptions import SagaError, SagaStorageError, SagaStorageUnavailableE
 from saga.executor import SagaRun
 from saga.recording import folded
 from saga.storage.base import Claim, Row
-from saga.types import Attention, AttentionCode, UnknownReason
+from saga.types import Attention, AttentionCode, SagaInfo, UnknownReason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -189,6 +189,7 @@ class Ownership:
         await self._env.slots.take(at_once=True)
         self.runs[record.saga_id] = run
         run.created.set(None)
+        self._env.observers.on_events(run.info, stored.entries[-1].events)
         run.begin()
 
     async def _put_back(self, stored: StoredSaga, claim: Claim, why: str) -> None:
@@ -202,12 +203,14 @@ class Ownership:
             release=True,
             recoveries=record.recoveries,
         )
-        fact = AttentionSet(attention.code, attention.message)
+        facts = (AttentionSet(attention.code, attention.message),)
         await self._env.storage.append(
             record.saga_id,
-            (fact,),
+            facts,
             row=row,
             expected_version=record.version,
             claim=claim,
             write_id=self._env.clock.token(),
         )
+        info = SagaInfo(record.saga_id, record.saga_name, record.saga_version)
+        self._env.observers.on_events(info, facts)

@@ -6,10 +6,9 @@ same decision, so one function serves the first run, a retry, and the recovery o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec.structs import replace
 
 from saga.events import (
     AttemptStarted,
@@ -118,7 +117,7 @@ class _Plan:
         if self.state.recoveries > RECOVERIES_MAX:
             self._block(
                 AttentionCode.CRASH_LOOP,
-                f"{self.state.recoveries} processes in a row stopped while they ran this saga: find out why, then retry",
+                f"{self.state.recoveries} processes in a row stopped while running this saga: find out why, then retry",
             )
             return
         if self.state.attention is not None and self.state.attention.code is AttentionCode.BAD_CODE:
@@ -240,8 +239,10 @@ class _Plan:
 
     def _note_lateness(self) -> None:
         deadline = self.state.deadline_at
-        if deadline is None or self.state.attention is not None or not (
-            self.state.pivot_committed or self.state.pivot_open
+        if (
+            deadline is None
+            or self.state.attention is not None
+            or not (self.state.pivot_committed or self.state.pivot_open)
         ):
             return
         if deadline <= self.now:
@@ -341,5 +342,3 @@ def due_in(decision: Decision, now: float) -> float | None:
     if decision.runs or decision.state.open or decision.wake_at is None:
         return 0.0
     return max(0.0, decision.wake_at - now)
-
-

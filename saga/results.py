@@ -78,9 +78,7 @@ def _record_of(name: str, state: SagaState) -> StepRecord:
     )
 
 
-def _error_of(
-    who: Named, state: SagaState, live_errors: Mapping[tuple[str, Phase], BaseException]
-) -> SagaError | None:
+def _error_of(who: Named, state: SagaState, live_errors: Mapping[tuple[str, Phase], BaseException]) -> SagaError | None:
     if state.status is SagaStatus.COMPLETED:
         return None
     if state.cause is TurnCause.CANCEL and state.cancel is not None:
@@ -113,8 +111,8 @@ def _compensation_errors(
         if step.status is not StepStatus.COMPENSATION_FAILED or step.undo is None or step.undo.error is None:
             continue
         message = (
-            f"step {name!r} of saga {who.saga_name} {who.saga_id} could not be undone in {step.undo.attempts} attempts: "
-            f"{_text(step.undo.error)}; mend the cause and retry the saga"
+            f"step {name!r} of saga {who.saga_name} {who.saga_id} could not be undone "
+            f"in {step.undo.attempts} attempts: {_text(step.undo.error)}; mend the cause and retry the saga"
         )
         error = SagaCompensationError(message, saga_name=who.saga_name, saga_id=who.saga_id, step=name)
         error.__cause__ = _cause(name, Phase.COMPENSATION, step.undo.error, live_errors)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from saga import codec
+from saga.definition import SagaDefinition
 from saga.exceptions import SagaExecutionError, SagaSerializationError, SagaValidationError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from saga.definition import SagaDefinition
-    from saga.state import SagaState
+from saga.state import SagaState
 
 
 class StateView(msgspec.Struct, frozen=True, eq=False):

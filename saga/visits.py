@@ -8,19 +8,18 @@ from saga.exceptions import SagaCorruptStateError, SagaNotFoundError, SagaVersio
 from saga.fold import fold
 from saga.recording import folded
 from saga.storage.base import Row
+from saga.types import SagaInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from saga.clock import Clock
+    from saga.environment import Environment
     from saga.events import Event
     from saga.state import SagaState
     from saga.storage.base import SagaStorage, StoredSaga
 
 
-async def load_state(
-    storage: SagaStorage, saga_id: str, *, up_to: int | None = None
-) -> tuple[StoredSaga, SagaState]:
+async def load_state(storage: SagaStorage, saga_id: str, *, up_to: int | None = None) -> tuple[StoredSaga, SagaState]:
     """Return a stored saga and what its journal says, or said up to a version.
 
     Raises:
@@ -37,17 +36,16 @@ async def load_state(
     return found[0], folded(entries if up_to is None else entries[:up_to])
 
 
-async def visit(
-    storage: SagaStorage,
-    clock: Clock,
-    saga_id: str,
-    facts_for: Callable[[StoredSaga, SagaState], Sequence[Event] | None],
-) -> SagaState:
+def info_of(saga_id: str, state: SagaState) -> SagaInfo:
+    """Return what observers are told a saga is."""
+    return SagaInfo(saga_id, state.name, state.saga_version, state.headers)
+
+
+async def visit(env: Environment, saga_id: str, facts_for: Callable[[SagaState], Sequence[Event] | None]) -> SagaState:
     """Append the facts that fit the saga as it is stored, deciding again if somebody else was first.
 
     Args:
-        storage: Where the saga is.
-        clock: Draws the identity of the write.
+        env: Where the saga is stored, and who is told.
         saga_id: The saga.
         facts_for: Returns what to append to this state, or None for nothing.
 
@@ -55,8 +53,8 @@ async def visit(
         The state afterwards.
     """
     while True:
-        stored, state = await load_state(storage, saga_id)
-        facts = facts_for(stored, state)
+        _, state = await load_state(env.storage, saga_id)
+        facts = facts_for(state)
         if facts is None:
             return state
         after = fold(state, state.version + 1, state.updated_at, facts)
@@ -67,9 +65,10 @@ async def visit(
             recoveries=after.recoveries,
         )
         try:
-            answer = await storage.append(
-                saga_id, facts, row=row, expected_version=state.version, claim=None, write_id=clock.token()
+            answer = await env.storage.append(
+                saga_id, facts, row=row, expected_version=state.version, claim=None, write_id=env.clock.token()
             )
         except SagaVersionMovedError:
             continue
+        env.observers.on_events(info_of(saga_id, state), facts)
         return fold(state, answer.version, answer.at, facts)

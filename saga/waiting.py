@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from saga.clock import Clock
@@ -47,7 +47,7 @@ class Latch(Generic[T]):
             await turn
         if self._error is not None:
             raise self._error
-        return self._value  # type: ignore[return-value] - done without an error means that a value was set
+        return cast("T", self._value)
 
     async def wait_up_to(self, seconds: float | None, clock: Clock) -> bool:
         """Wait until something is set, but no longer than this; say whether it is set."""
