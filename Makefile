@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TEST_SECONDS := 460
 
 # Layers 0 and 1 (ARCHITECTURE.md): every branch of them is taken by some test.
-PURE := exceptions checks types context graph definition events state_machine state fold outcomes planner
+PURE := exceptions checks types context graph definition events state_machine state frontier fold outcomes planner
 empty :=
 comma := ,
 PURE_FILES := $(subst $(empty) ,$(comma),$(PURE:%=saga/%.py) saga/strategies/*.py)

@@ -206,15 +206,26 @@ def check_plain(value: Any) -> None:
 def _check_scalars(value: dict[str, Any]) -> None:
     for key, item in value.items():
         _check_text(key, "$")
-        if type(item) is str:
-            _check_text(item, f"$.{key}")
-        elif type(item) is int and not -_INT_MAX <= item < _INT_MAX:
-            _refuse(item, f"$.{key}", "an integer beyond 64 bits; store it as a string")
+        _check_leaf(item, f"$.{key}")
 
 
 def _walk(value: Any, path: str, depth: int) -> None:
     if depth > DEPTH_MAX:
         _refuse(value, path[:80] + "…", f"nested deeper than {DEPTH_MAX} levels, or contains itself")
+    if type(value) is list:
+        for place, item in enumerate(value):
+            _walk(item, f"{path}[{place}]", depth + 1)
+    elif type(value) is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                _refuse(key, path, "a key that is not a string")
+            _check_text(key, path)
+            _walk(item, f"{path}.{key}", depth + 1)
+    else:
+        _check_leaf(value, path)
+
+
+def _check_leaf(value: Any, path: str) -> None:
     kind = type(value)
     if kind is str:
         _check_text(value, path)
@@ -224,15 +235,6 @@ def _walk(value: Any, path: str, depth: int) -> None:
     elif kind is float:
         if not math.isfinite(value):
             _refuse(value, path, "not a finite number")
-    elif kind is list:
-        for place, item in enumerate(value):
-            _walk(item, f"{path}[{place}]", depth + 1)
-    elif kind is dict:
-        for key, item in value.items():
-            if type(key) is not str:
-                _refuse(key, path, "a key that is not a string")
-            _check_text(key, path)
-            _walk(item, f"{path}.{key}", depth + 1)
     elif kind not in _SCALARS:
         _refuse(
             value, path, "not plain JSON; return str, int, float, bool, None, list or dict, or annotate the return type"

@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from saga.attempt import Scope, perform
-from saga.context import SagaContext
 from saga.events import Claimed, Created, LateOutcome
-from saga.exceptions import SagaClaimLostError, SagaError, SagaExecutionError, SagaSerializationError
+from saga.exceptions import SagaClaimLostError, SagaError, SagaExecutionError
+from saga.flights import Flights
 from saga.fold import apply, fold
 from saga.outcomes import Ended, fact_of
-from saga.planner import Decision, Run, Work, decide, due_in
+from saga.planner import Decision, Work, decide, due_in
 from saga.recording import Recorder
 from saga.storage.base import Claim, Entry, NewSaga, Row
-from saga.types import LeaveReason, Outcome, Phase, SagaInfo, UnknownReason
-from saga.view import StateView
+from saga.types import LeaveReason, Outcome, SagaInfo, UnknownReason
 from saga.visits import visit
 from saga.waiting import Latch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from saga.attempt import Scope
+    from saga.clock import TimerHandle
     from saga.definition import SagaDefinition
     from saga.environment import Environment
     from saga.events import Event
@@ -54,7 +54,6 @@ class SagaRun:
         left: Why this process stopped driving it; None while it does.
         created: Done once the saga is durable.
         finished: Done when this process stops driving it.
-        live_errors: The last exception of each step and phase that was raised here.
     """
 
     def __init__(
@@ -87,11 +86,10 @@ class SagaRun:
         self.left: LeaveReason | None = None
         self.created: Latch[None] = Latch()
         self.finished: Latch[LeaveReason] = Latch()
-        self.live_errors: dict[tuple[str, Phase], BaseException] = {}
         self.env = env
         self._journal = Recorder(env, saga_id, claim, state)
         self._first_facts = first_facts
-        self._flights: dict[Work, Scope] = {}
+        self._flights = Flights(env, definition, self._take)
         self._ended: list[Ended] = []
         self._alarm: asyncio.Future[None] | None = None
         self._driver: asyncio.Task[None] | None = None
@@ -101,7 +99,6 @@ class SagaRun:
         self._poked = False
         self._has_slot = True
         self._turns = 0
-        self._warn = env.warner(definition.name)
         self._info: SagaInfo | None = None
 
     # what others ask and tell the run
@@ -114,6 +111,11 @@ class SagaRun:
             message = f"saga {self.saga_id} is not created yet"
             raise SagaError(message, saga_id=self.saga_id)
         return state
+
+    @property
+    def live_errors(self) -> Mapping[Work, BaseException]:
+        """The last exception of each step and phase that was raised here."""
+        return self._flights.live_errors
 
     @property
     def exists(self) -> bool:
@@ -174,12 +176,11 @@ class SagaRun:
 
     def interrupt(self, reason: UnknownReason) -> None:
         """Interrupt all attempts."""
-        for scope in list(self._flights.values()):
-            self._interrupt(scope, reason)
+        self._flights.interrupt(reason)
 
     def running_steps(self) -> list[str]:
         """Return the steps whose user code runs now."""
-        return [step for step, _ in self._flights]
+        return [step for step, _ in self._flights.works]
 
     # the driver
 
@@ -230,7 +231,7 @@ class SagaRun:
         now = self._journal.now()
         ended, self._ended = self._ended, []
         state, outcomes = self._with_outcomes(ended, now)
-        decision = decide(self.definition, state, self._flights.keys(), now, hurry=self._hurry)
+        decision = decide(self.definition, state, self._flights.works, now, hurry=self._hurry)
         events = (*outcomes, *decision.facts)
         row = self._row(decision, now)
         # A request may have made the row due now although nothing changes, so a release writes the due time again.
@@ -243,7 +244,7 @@ class SagaRun:
                 self.env.observers.on_events(self.info, events)
         elif row.release:
             await self.env.storage.release({self.saga_id: self.claim.token})
-        self._interrupt_as_decided(decision)
+        self._flights.interrupt_as_decided(decision)
         if row.release:
             self._leave(LeaveReason.REST if decision.state.at_rest else LeaveReason.RELEASED)
         return decision
@@ -262,7 +263,7 @@ class SagaRun:
     def _row(self, decision: Decision, now: float) -> Row:
         state = decision.state
         wait = due_in(decision, now)
-        idle = not (state.open or decision.runs or self._flights)
+        idle = not (state.open or decision.runs or self._flights.works)
         long = self.env.patient and wait is not None and wait > self.env.limits.hold_claim
         return Row(
             status=state.status,
@@ -281,22 +282,26 @@ class SagaRun:
             return
         # A driver that awaits user code can interrupt it (a deadline) but not begin anything (a sibling's retry).
         only_interrupts = decision.wake_at is None or decision.wake_at == decision.state.deadline_at
-        if len(runs) == 1 and not self._flights and only_interrupts:
-            await self._run_inline(runs[0], decision.wake_at)
+        if len(runs) == 1 and not self._flights.works and only_interrupts:
+            timer = self._timer(decision.wake_at, self._nudge)
+            try:
+                await self._flights.inline(runs[0], self.state, self.info)
+            finally:
+                if timer is not None:
+                    timer.cancel()
             return
         for run in runs:
-            scope = Scope(run, inline=False)
-            self._flights[run.step, run.phase] = scope
-            scope.task = self.env.spawn(self._run_beside(scope))
+            self._flights.beside(run, self.state, self.info)
         if not (self._ended or self._journal.stale or self._poked):
             await self._wait(decision.wake_at)
 
+    def _timer(self, at: float | None, callback: Callable[[], None]) -> TimerHandle | None:
+        return None if at is None else self.env.clock.call_later(max(0.0, at - self._journal.now()), callback)
+
     async def _wait(self, wake_at: float | None) -> None:
         alarm = self._alarm = asyncio.get_running_loop().create_future()
-        timer = None
-        if wake_at is not None:
-            timer = self.env.clock.call_later(max(0.0, wake_at - self._journal.now()), self._wake)
-        if not self._flights:
+        timer = self._timer(wake_at, self._wake)
+        if not self._flights.works:
             self._free_slot()
         try:
             await alarm
@@ -319,8 +324,9 @@ class SagaRun:
     def _nudge(self) -> None:
         """Wake the driver, or where it awaits user code itself do what it would do first: interrupt."""
         self._wake()
-        if self.left is None and not self._journal.writing and any(s.inline for s in self._flights.values()):
-            self._interrupt_as_decided(decide(self.definition, self.state, self._flights.keys(), self._journal.now()))
+        if self.left is None and not self._journal.writing and self._flights.held:
+            decision = decide(self.definition, self.state, self._flights.works, self._journal.now())
+            self._flights.interrupt_as_decided(decision)
 
     def _leave(self, reason: LeaveReason) -> None:
         if self.left is not None:
@@ -357,96 +363,17 @@ class SagaRun:
             self._has_slot = False
             self.env.slots.give_back()
 
-    # attempts
-
-    async def _run_inline(self, run: Run, wake_at: float | None) -> None:
-        scope = Scope(run, inline=True)
-        scope.task = self._driver
-        self._flights[run.step, run.phase] = scope
-        timer = None
-        if wake_at is not None:
-            timer = self.env.clock.call_later(max(0.0, wake_at - self._journal.now()), self._nudge)
-        try:
-            self._deliver(scope, await self._attempt(scope))
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    async def _run_beside(self, scope: Scope) -> None:
-        run = scope.run
-        # Stays where the attempt ends its own task in a way that nobody can catch.
-        ended = Ended(step=run.step, phase=run.phase, attempt=run.attempt, reason=UnknownReason.RAISED)
-        try:
-            ended = await self._attempt(scope)
-        finally:
-            self._deliver(scope, ended)
-            self._wake()
-
-    async def _attempt(self, scope: Scope) -> Ended:
-        run = scope.run
-        step = self.definition.steps[run.step]
-        try:
-            ctx, argument = self._context(run)
-        except SagaSerializationError as error:
-            reason = UnknownReason.NOT_STORABLE
-            return Ended(step=run.step, phase=run.phase, attempt=run.attempt, error=error, reason=reason)
-        timeout = step.timeout if run.phase is Phase.ACTION else step.compensation_timeout
-        lane = None if timeout is None else self.env.timers.watch(scope, timeout, self._timed_out)
-        exits = self.env.observers.enter(self.info, ctx) if self.env.observers.present else ()
-        try:
-            limit = self.env.limits.payload_bytes
-            ended = await perform(scope, step, ctx, argument, limit=limit, warn_once=self._warn)
-        finally:
-            if lane is not None:
-                lane.drop(scope)
-        for leave in exits:
-            leave(ended.error)
-        return ended
-
-    def _context(self, run: Run) -> tuple[SagaContext, object]:
-        state = self.state
-        view = StateView(self.definition, state, self.env.resources, self.env.limits.payload_bytes)
-        ctx = SagaContext(saga_id=self.saga_id, step_name=run.step, attempt=run.attempt, phase=run.phase, source=view)
-        if run.phase is Phase.ACTION:
-            return ctx, None
-        cause = state.failures[0].error if state.failures else None
-        return replace(ctx, outcome=state.step(run.step).outcome, cause=cause), view.stored(run.step)
-
-    def _timed_out(self, scope: Scope) -> None:
-        self._interrupt(scope, UnknownReason.TIMEOUT)
-
-    def _interrupt(self, scope: Scope, reason: UnknownReason) -> None:
-        if scope.interrupt(reason):
-            self.env.timers.watch(scope, self.env.limits.abandon_after, self._abandon)
-
-    def _interrupt_as_decided(self, decision: Decision) -> None:
-        for work, reason in decision.interrupts:
-            if work in self._flights:
-                self._interrupt(self._flights[work], reason)
-
-    def _abandon(self, scope: Scope) -> None:
-        """Leave an attempt that does not end to itself; a fresh driver goes on where it held the old one (R7)."""
-        if scope.over:
-            return
-        scope.abandoned = True
-        run = scope.run
-        del self._flights[run.step, run.phase]
-        self._ended.append(Ended(step=run.step, phase=run.phase, attempt=run.attempt, reason=scope.reason))
-        if scope.inline and self.left is None:
-            self.begin()
-        self._wake()
-
-    def _deliver(self, scope: Scope, ended: Ended) -> None:
-        if ended.error is not None:
-            self.live_errors[ended.step, ended.phase] = ended.error
-        if not scope.abandoned:
-            del self._flights[ended.step, ended.phase]
+    def _take(self, ended: Ended, scope: Scope) -> None:
+        """Take the end of an attempt; a driver that was held by one which was given up is replaced."""
         if self.left is None:
             self._ended.append(ended)
-        elif scope.abandoned:
+            self._wake()
+            if scope.inline and not scope.over:
+                self.begin()
+            elif scope.abandoned:
+                self._nudge()
+        elif scope.abandoned and scope.over:
             self.env.spawn(self._append_late(ended))
-        if scope.abandoned:
-            self._nudge()
 
     async def _append_late(self, ended: Ended) -> None:
         """Record the end of an attempt that this process had given up, as a visitor (R7)."""

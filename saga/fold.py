@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from saga import events as e
 from saga.exceptions import SagaCorruptStateError
+from saga.frontier import ready_after, with_frontier, without
 from saga.graph import graph_of
 from saga.state import UNTOUCHED, Cancel, Failure, PhaseState, SagaState, StepState
 from saga.state_machine import next_status, next_step_status
@@ -131,7 +132,7 @@ def _succeeded(state: SagaState, event: e.AttemptSucceeded, _at: float) -> SagaS
     if event.phase is _COMPENSATION:
         undo = replace(_undo(step, event.step), open=None, ended=True)
         step = replace(step, undo=undo, status=next_step_status(step.status, "undo"))
-        return _undone(_with_step(state, event, step), event.step)
+        return without(_with_step(state, event, step), event.step)
     # A late first attempt may succeed while a second one runs: that one stays open until it has ended.
     overtaken = step.action.open if step.action.open != event.attempt else None
     step = replace(
@@ -151,7 +152,7 @@ def _succeeded(state: SagaState, event: e.AttemptSucceeded, _at: float) -> SagaS
         state,
         steps=steps,
         open=state.open - {(event.step, _ACTION)} if overtaken is None else state.open,
-        ready=_ready_after(state, event.step, steps) if state.status is SagaStatus.EXECUTING else state.ready,
+        ready=ready_after(state, event.step, steps) if state.status is SagaStatus.EXECUTING else state.ready,
         cancel=cancel,
         attention=attention,
         recoveries=0,
@@ -240,7 +241,7 @@ def _skipped(state: SagaState, event: e.CompensationSkipped, at: float) -> SagaS
             f"find out and undo it by hand if needed"
         )
         state = _set_attention(state, Attention(AttentionCode.IN_DOUBT, message, at, blocking=False))
-    return _undone(state, event.step)
+    return without(state, event.step)
 
 
 def _turned_back(state: SagaState, event: e.TurnedBack, _at: float) -> SagaState:
@@ -345,49 +346,7 @@ def _undo_failed(state: SagaState, event: e.AttemptFailed | e.AttemptUnknown, at
     if event.retry_in is not None:
         return _with_step(state, event, step)
     step = replace(step, status=next_step_status(step.status, "give_up"))
-    return _undone(_with_step(state, event, step), event.step)
-
-
-def _ready_after(state: SagaState, name: str, steps: dict[str, StepState]) -> tuple[str, ...]:
-    graph = state.graph
-    ready = [other for other in state.ready if other != name]
-    for dependant in graph.dependants[name]:
-        for dependency in graph.dependencies[dependant]:
-            done = steps.get(dependency)
-            if done is None or done.result is None:
-                break
-        else:
-            ready.append(dependant)
-    return tuple(ready)
-
-
-def with_frontier(state: SagaState) -> SagaState:
-    """Find the steps whose compensation comes first: those without a started dependant that has not ended.
-
-    Only for a saga that turned back and whose forward attempts have all ended, since later ones would be missed.
-    """
-    if state.undoing is not None:
-        return state
-    waiting = [name for name, step in state.steps.items() if _waits_for_undo(step)]
-    first = [name for name in waiting if _dependants_ended(state, name)]
-    return replace(state, undoing=tuple(sorted(first, key=state.graph.rank.__getitem__, reverse=True)))
-
-
-def _undone(state: SagaState, name: str) -> SagaState:
-    """Take a step out of the frontier and let those in whose last started dependant it was."""
-    frontier = [other for other in state.undoing or () if other != name]
-    for dependency in reversed(state.graph.dependencies[name]):
-        if _waits_for_undo(state.step(dependency)) and _dependants_ended(state, dependency):
-            frontier.append(dependency)  # noqa: PERF401 - as in _ready_after
-    return replace(state, undoing=tuple(frontier))
-
-
-def _waits_for_undo(step: StepState) -> bool:
-    return step.status is not StepStatus.NOT_STARTED and (step.undo is None or not step.undo.ended)
-
-
-def _dependants_ended(state: SagaState, name: str) -> bool:
-    return not any(_waits_for_undo(state.step(dependant)) for dependant in state.graph.dependants[name])
+    return without(_with_step(state, event, step), event.step)
 
 
 _APPLY: dict[type, Callable[[SagaState, Any, float], SagaState]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import replace
 
@@ -14,17 +14,17 @@ from saga.building import definition_of, life_of
 from saga.checks import check_saga_id, check_seconds, is_number, refuse
 from saga.clock import Clock, SystemClock
 from saga.environment import Environment
-from saga.events import CancelRequested, Created, Event, RetryRequested
+from saga.events import Created
 from saga.exceptions import (
     SagaAlreadyExistsError,
     SagaExecutionError,
-    SagaNotCancellableError,
 )
 from saga.executor import CURRENT_SAGA, SagaRun
 from saga.handle import SagaHandle
 from saga.observers import Observer, Observers
 from saga.ownership import Ownership
 from saga.registry import Registry
+from saga.requests import request_cancel, request_retry
 from saga.storage.base import Claim
 from saga.storage.memory import InMemorySagaStorage
 from saga.types import (
@@ -36,10 +36,9 @@ from saga.types import (
     SagaRecord,
     SagaResult,
     SagaStatistics,
-    SagaStatus,
     UnknownReason,
 )
-from saga.visits import info_of, load_state, visit
+from saga.visits import load_state
 from saga.waiting import Latch
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 NO_CODE_AFTER = 60.0
 """Seconds that a due saga may stay unclaimed before ``get`` and ``query`` say that nobody has code for it."""
 
-REASON_LENGTH_MAX = 1_000
 EVERYTHING = SagaFilter()
 
 
@@ -288,22 +286,7 @@ class SagaOrchestrator:
             SagaNotCancellableError: If it completed or its pivot has succeeded.
         """
         self._check_usable()
-        check_saga_id(saga_id)
-        request = CancelRequested(_check_reason(reason))
-        _, state = await load_state(self.storage, saga_id)
-        if state.blocked:
-            # Blocked sagas are not due for anybody, so the row must change together with the request.
-            state = await visit(self._env, saga_id, lambda _state: (request,))
-        else:
-            answer = await self.storage.append(
-                saga_id, (request,), row=None, expected_version=None, claim=None, write_id=self.clock.token()
-            )
-            _, state = await load_state(self.storage, saga_id, up_to=answer.version)
-            self._env.observers.on_events(info_of(saga_id, state), (request,))
-        if state.status is SagaStatus.COMPLETED or (state.cancel is not None and state.cancel.refused):
-            what = "has completed" if state.status is SagaStatus.COMPLETED else "has passed its point of no return"
-            message = f"saga {state.name} {saga_id} {what}, so it cannot be cancelled"
-            raise SagaNotCancellableError(message, saga_name=state.name, saga_id=saga_id)
+        await request_cancel(self._env, saga_id, reason)
         await self._owned.catch_up([saga_id])
         self._owned.sweep_soon()
 
@@ -320,13 +303,7 @@ class SagaOrchestrator:
             SagaNotFoundError: If there is no such saga.
         """
         self._check_usable()
-        check_saga_id(saga_id)
-        request = RetryRequested(_check_reason(reason))
-
-        def facts_for(state: SagaState) -> tuple[Event, ...] | None:
-            return (request,) if state.status is SagaStatus.FAILED or state.blocked else None
-
-        await visit(self._env, saga_id, facts_for)
+        await request_retry(self._env, saga_id, reason)
         self._owned.sweep_soon()
 
     async def recover(self) -> int:
@@ -394,12 +371,6 @@ class SagaOrchestrator:
         if self.closing.done:
             message = "this SagaOrchestrator has left its 'async with' and starts nothing more"
             raise SagaExecutionError(message)
-
-
-def _check_reason(reason: Any) -> str:
-    if not isinstance(reason, str) or not reason.strip() or len(reason) > REASON_LENGTH_MAX:
-        refuse("reason", reason, f"a text of 1 to {REASON_LENGTH_MAX} characters that says why")
-    return reason
 
 
 def _check_same(saga_id: str, created: Created, state: SagaState) -> None:

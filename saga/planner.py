@@ -23,7 +23,8 @@ from saga.events import (
     RolledBack,
     TurnedBack,
 )
-from saga.fold import apply, with_frontier
+from saga.fold import apply
+from saga.frontier import with_frontier
 from saga.outcomes import explain, interrupted
 from saga.state import UNTOUCHED, Failure, PhaseState, SagaState, StepState
 from saga.strategies.base import RunningStep

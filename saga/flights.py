@@ -1,0 +1,145 @@
+"""The attempts of one saga that run now: begun, interrupted, given up, and handed back when they end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from saga.attempt import Scope, perform
+from saga.context import SagaContext
+from saga.exceptions import SagaSerializationError
+from saga.outcomes import Ended
+from saga.types import Phase, UnknownReason
+from saga.view import StateView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, KeysView
+
+    from saga.definition import SagaDefinition
+    from saga.environment import Environment
+    from saga.planner import Decision, Run, Work
+    from saga.state import SagaState
+    from saga.types import SagaInfo
+
+
+class Flights:
+    """Runs the attempts of one saga and tells its driver how they end.
+
+    Attributes:
+        live_errors: The last exception of each step and phase that was raised here.
+    """
+
+    def __init__(self, env: Environment, definition: SagaDefinition, on_ended: Callable[[Ended, Scope], None]) -> None:
+        """Begin with nothing in flight.
+
+        Args:
+            env: What sagas share.
+            definition: The saga's steps.
+            on_ended: Called with the end of each attempt, also of one that was given up: first when it is, and again
+                when its user code ends after all.
+        """
+        self.live_errors: dict[Work, BaseException] = {}
+        self._env = env
+        self._definition = definition
+        self._on_ended = on_ended
+        self._warn = env.warner(definition.name)
+        self._scopes: dict[Work, Scope] = {}
+
+    @property
+    def works(self) -> KeysView[Work]:
+        """What is in flight."""
+        return self._scopes.keys()
+
+    @property
+    def held(self) -> bool:
+        """Whether an attempt holds the driver itself."""
+        return any(scope.inline for scope in self._scopes.values())
+
+    async def inline(self, run: Run, state: SagaState, info: SagaInfo) -> None:
+        """Run an attempt in the calling task, which is the driver."""
+        scope = Scope(run, inline=True)
+        scope.task = asyncio.current_task()
+        self._scopes[run.step, run.phase] = scope
+        self._land(scope, await self._attempt(scope, state, info))
+
+    def beside(self, run: Run, state: SagaState, info: SagaInfo) -> None:
+        """Run an attempt in a task of its own."""
+        scope = Scope(run, inline=False)
+        self._scopes[run.step, run.phase] = scope
+        scope.task = self._env.spawn(self._fly(scope, state, info))
+
+    def interrupt(self, reason: UnknownReason) -> None:
+        """Interrupt all attempts."""
+        for scope in list(self._scopes.values()):
+            self._interrupt(scope, reason)
+
+    def interrupt_as_decided(self, decision: Decision) -> None:
+        """Interrupt the attempts that a decision names."""
+        for work, reason in decision.interrupts:
+            if work in self._scopes:
+                self._interrupt(self._scopes[work], reason)
+
+    async def _fly(self, scope: Scope, state: SagaState, info: SagaInfo) -> None:
+        # Stays where the user code ends its own task in a way that nobody can catch.
+        ended = _ended(scope.run, UnknownReason.RAISED)
+        try:
+            ended = await self._attempt(scope, state, info)
+        finally:
+            self._land(scope, ended)
+
+    async def _attempt(self, scope: Scope, state: SagaState, info: SagaInfo) -> Ended:
+        run = scope.run
+        step = self._definition.steps[run.step]
+        try:
+            ctx, argument = self._context(info.saga_id, run, state)
+        except SagaSerializationError as error:
+            return replace(_ended(run, UnknownReason.NOT_STORABLE), error=error)
+        timeout = step.timeout if run.phase is Phase.ACTION else step.compensation_timeout
+        lane = None if timeout is None else self._env.timers.watch(scope, timeout, self._timed_out)
+        observers = self._env.observers
+        exits = observers.enter(info, ctx) if observers.present else ()
+        ended: Ended | None = None
+        try:
+            limit = self._env.limits.payload_bytes
+            ended = await perform(scope, step, ctx, argument, limit=limit, warn_once=self._warn)
+        finally:
+            if lane is not None:
+                lane.drop(scope)
+            for leave in exits:
+                leave(None if ended is None else ended.error)
+        return ended
+
+    def _context(self, saga_id: str, run: Run, state: SagaState) -> tuple[SagaContext, object]:
+        view = StateView(self._definition, state, self._env.resources, self._env.limits.payload_bytes)
+        ctx = SagaContext(saga_id=saga_id, step_name=run.step, attempt=run.attempt, phase=run.phase, source=view)
+        if run.phase is Phase.ACTION:
+            return ctx, None
+        cause = state.failures[0].error if state.failures else None
+        return replace(ctx, outcome=state.step(run.step).outcome, cause=cause), view.stored(run.step)
+
+    def _timed_out(self, scope: Scope) -> None:
+        self._interrupt(scope, UnknownReason.TIMEOUT)
+
+    def _interrupt(self, scope: Scope, reason: UnknownReason) -> None:
+        if scope.interrupt(reason):
+            self._env.timers.watch(scope, self._env.limits.abandon_after, self._give_up)
+
+    def _give_up(self, scope: Scope) -> None:
+        """Leave an attempt that does not end to itself; its outcome is not known (R7)."""
+        if not scope.over and scope.reason is not None:
+            scope.abandoned = True
+            del self._scopes[scope.run.step, scope.run.phase]
+            self._on_ended(_ended(scope.run, scope.reason), scope)
+
+    def _land(self, scope: Scope, ended: Ended) -> None:
+        if ended.error is not None:
+            self.live_errors[ended.step, ended.phase] = ended.error
+        if not scope.abandoned:
+            del self._scopes[ended.step, ended.phase]
+        self._on_ended(ended, scope)
+
+
+def _ended(run: Run, reason: UnknownReason) -> Ended:
+    return Ended(step=run.step, phase=run.phase, attempt=run.attempt, reason=reason)
