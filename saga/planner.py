@@ -289,8 +289,6 @@ class _Plan:
 
     def _cancel_or_wait(self, name: str) -> None:
         work = (name, Phase.ACTION)
-        if work not in self.in_flight:
-            return
         at: float | None = self.now
         overtaken = self.state.step(name).result is not None
         if self.state.cause is TurnCause.FAILURE and not overtaken:
