@@ -87,9 +87,20 @@ def _close(env: Environment) -> Callable[[SagaRun], None]:
 
 async def _host_cancelled(run: SagaRun, cancelled: asyncio.CancelledError) -> None:
     """Undo what can be undone before the caller's cancellation goes on, and say on it what is left (R13)."""
-    env = run.env
-    if not run.exists or run.left is not None:
+    if not run.exists:
         return
+    if run.left is None:
+        await _come_to_rest(run)
+    left = [name for name, step in run.state.steps.items() if step.status not in _UNDONE]
+    if left:
+        cancelled.add_note(
+            f"saga {run.definition.name} {run.saga_id} is {run.state.status}; these steps are not undone: {left}"
+        )
+
+
+async def _come_to_rest(run: SagaRun) -> None:
+    """Turn the saga back, or where there is no way back stop it, and wait for that."""
+    env = run.env
     if run.state.pivot_open or run.state.pivot_committed:
         run.hurry()
         run.interrupt(UnknownReason.INTERRUPTED)
@@ -107,6 +118,3 @@ async def _host_cancelled(run: SagaRun, cancelled: asyncio.CancelledError) -> No
         # The first cancellation is re-raised in the end; further ones must not cut the undoing short.
         with suppress(asyncio.CancelledError):
             await asyncio.shield(waiting)
-    left = [name for name, step in run.state.steps.items() if step.status not in _UNDONE]
-    if left:
-        cancelled.add_note(f"saga {run.definition.name} {run.saga_id} was left with these steps not undone: {left}")
