@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from saga.building import Buildable, definition_of, life_of
+from saga.building import Buildable, Life, birth_of, definition_of, life_of
 from saga.checks import check_seconds
 from saga.clock import SystemClock
 from saga.environment import Environment
-from saga.events import CancelRequested, Created
+from saga.events import CancelRequested
 from saga.exceptions import SagaExecutionError
 from saga.executor import CURRENT_SAGA, SagaRun
 from saga.observers import Observer, Observers
@@ -21,7 +20,9 @@ from saga.storage.memory import InMemorySagaStorage
 from saga.types import Limits, SagaResult, StepStatus, UnknownReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from saga.definition import SagaDefinition
 
 
 _UNDONE = (StepStatus.NOT_STARTED, StepStatus.COMPENSATED, StepStatus.SKIPPED)
@@ -46,29 +47,7 @@ async def execute_alone(
     check_seconds("deadline", deadline)
     definition = await definition_of(saga)
     if life.run is None:
-        clock = SystemClock()
-        env = Environment(
-            InMemorySagaStorage(),
-            clock,
-            Observers(observers),
-            dict(resources),
-            Limits(),
-            owner="alone",
-            ttl=math.inf,
-            patient=False,
-        )
-        await env.storage.open()
-        life.owner, life.saga_id = life, clock.token()
-        created = Created(
-            name=definition.name,
-            version=definition.version,
-            shape=definition.shape,
-            arguments=life.arguments,
-            deadline=deadline,
-        )
-        claim = Claim(env.owner, clock.token(), env.ttl)
-        life.run = SagaRun(env, life.saga_id, definition, claim, first_facts=(created,), on_left=_close(env))
-        life.run.begin()
+        life.run = await _begin(life, definition, deadline, resources, observers)
     run: SagaRun = life.run
     if CURRENT_SAGA.get() == run.saga_id:
         message = f"a step of saga {life.saga_name!r} {run.saga_id} waits for its own saga, which would never end"
@@ -81,8 +60,22 @@ async def execute_alone(
     return result_of(run.saga_id, definition, run.state, run.live_errors)
 
 
-def _close(env: Environment) -> Callable[[SagaRun], None]:
-    return lambda _run: env.timers.close()
+async def _begin(
+    life: Life,
+    definition: SagaDefinition,
+    deadline: float | None,
+    resources: Mapping[str, object],
+    observers: Sequence[Observer],
+) -> SagaRun:
+    clock = SystemClock()
+    env = Environment(InMemorySagaStorage(), clock, Observers(observers), resources, Limits(), ttl=None)
+    await env.storage.open()
+    life.owner, life.saga_id = life, clock.token()
+    created = birth_of(life, definition, deadline)
+    claim = Claim(env.owner, clock.token(), env.ttl)
+    run = SagaRun(env, life.saga_id, definition, claim, first_facts=(created,), on_left=lambda _run: env.timers.close())
+    run.begin()
+    return run
 
 
 async def _host_cancelled(run: SagaRun, cancelled: asyncio.CancelledError) -> None:

@@ -25,6 +25,7 @@ from saga.definition import (
     SagaStep,
     define,
 )
+from saga.events import Created
 from saga.exceptions import SagaDefinitionError, SagaError, SagaExecutionError, SagaValidationError
 from saga.strategies import FailureStrategy, ParallelFailureStrategy, strategy_of
 from saga.user_code import caught
@@ -204,6 +205,17 @@ async def definition_of(saga: Buildable) -> SagaDefinition:
     strategy = strategy_of(saga.failure_strategy)
     life.definition = define(life.saga_name, life.saga_version, life.steps, strategy)
     return life.definition
+
+
+def birth_of(life: Life, definition: SagaDefinition, deadline: float | None) -> Created:
+    """Return the first fact of a new saga, with a deadline in seconds."""
+    return Created(
+        name=definition.name,
+        version=definition.version,
+        shape=definition.shape,
+        arguments=life.arguments,
+        deadline=deadline,
+    )
 
 
 async def _build(saga: Buildable, name: str) -> None:

@@ -94,40 +94,27 @@ class Saga:
         Args:
             name: Unique within the saga, 1 to 200 characters without ``:``.
             action: Does the step: ``async def action(ctx)``. What it returns is stored.
-            compensation: Undoes it: ``async def compensation(result, ctx)``. None where there is nothing to undo.
+            compensation: Undoes it: ``async def compensation(result, ctx)``; None where there is nothing to undo.
             timeout: Seconds that one attempt of the action may take; None for no limit.
-            max_retries: Retries after the first attempt, with the default intervals; None means 0, or no limit after
-                a pivot.
+            max_retries: Retries after the first attempt; None means 0, or no limit after a pivot.
             retry: A whole policy instead of ``max_retries``.
             compensation_retry: When the compensation is repeated; by default 10 attempts.
             compensation_timeout: Seconds that one attempt of the compensation may take; None for no limit.
             pivot: Whether this step is the point of no return.
-            unknown_on: Exception types of the action after which its outcome is UNKNOWN, such as
-                ``httpx.TransportError``.
+            unknown_on: Exceptions of the action that leave its outcome UNKNOWN, such as ``httpx.TransportError``.
             compensate_on: ``"uncertain"`` compensates what succeeded or is UNKNOWN, ``"started"`` also what failed
                 definitely, ``"success"`` only what succeeded.
-            on_interrupt: What to do with an action that a crash or shutdown cut off: ``"retry"`` under the same
-                key, ``"compensate"``, or ``"park"`` until a person decides.
+            on_interrupt: What to do with an action that a crash or shutdown cut off: ``"retry"`` under the same key,
+                ``"compensate"``, or ``"park"`` until a person decides.
 
         Raises:
             SagaDefinitionError: If the step does not fit the saga, or the coroutines have the wrong form.
             SagaValidationError: If a value is out of range.
-            SagaExecutionError: If the saga has started.
+            SagaExecutionError: If build() has ended.
         """
-        draft = Draft(
-            name,
-            action,
-            compensation,
-            timeout,
-            max_retries,
-            retry,
-            compensation_retry,
-            compensation_timeout,
-            pivot,
-            unknown_on,
-            compensate_on,
-            on_interrupt,
-        )
+        effort = timeout, max_retries, retry, compensation_retry, compensation_timeout
+        rules = pivot, unknown_on, compensate_on, on_interrupt
+        draft = Draft(name, action, compensation, *effort, *rules)
         return Adding(life_of(self), draft)
 
     async def execute(

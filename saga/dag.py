@@ -49,38 +49,29 @@ class DAGSaga(Saga):
     ) -> Awaitable[None]:
         """Add a step that runs once the steps it depends on have succeeded; await it inside ``build``.
 
+        All other arguments are those of ``Saga.add_step``.
+
         Args:
             name: Unique within the saga.
             action: Does the step: ``async def action(ctx)``.
             compensation: Undoes it: ``async def compensation(result, ctx)``.
             dependencies: Names of steps of this saga, in whatever order they are added.
-            timeout: See ``Saga.add_step``, as for all that follow.
+            timeout: Seconds that one attempt of the action may take.
             max_retries: Retries after the first attempt.
             retry: A whole policy instead of ``max_retries``.
             compensation_retry: When the compensation is repeated.
             compensation_timeout: Seconds that one attempt of the compensation may take.
-            pivot: Whether this step is the point of no return; every other step must come before or after it.
-            unknown_on: Exception types after which the outcome is UNKNOWN.
+            pivot: Whether this is the point of no return; every other step must come before or after it.
+            unknown_on: Exceptions after which the outcome is UNKNOWN.
             compensate_on: Which outcomes are compensated.
             on_interrupt: What to do with an action that was cut off.
 
         Raises:
             SagaDefinitionError: If the step does not fit the saga, or the coroutines have the wrong form.
             SagaValidationError: If a value is out of range.
-            SagaExecutionError: If the saga has started.
+            SagaExecutionError: If build() has ended.
         """
-        draft = Draft(
-            name,
-            action,
-            compensation,
-            timeout,
-            max_retries,
-            retry,
-            compensation_retry,
-            compensation_timeout,
-            pivot,
-            unknown_on,
-            compensate_on,
-            on_interrupt,
-        )
+        effort = timeout, max_retries, retry, compensation_retry, compensation_timeout
+        rules = pivot, unknown_on, compensate_on, on_interrupt
+        draft = Draft(name, action, compensation, *effort, *rules)
         return Adding(life_of(self), draft, dependencies if dependencies is not None else ())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
+import platform
 import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -74,19 +77,17 @@ class Environment:
         resources: Mapping[str, object],
         limits: Limits,
         *,
-        owner: str,
-        ttl: float,
-        patient: bool,
+        ttl: float | None,
     ) -> None:
-        """Keep the collaborators."""
+        """Keep the collaborators; a ttl of None means that nobody could take a saga over."""
         self.storage = storage
         self.clock = clock
         self.observers = observers
-        self.resources = resources
+        self.resources = dict(resources)
         self.limits = limits
-        self.owner = owner
-        self.ttl = ttl
-        self.patient = patient
+        self.owner = f"{platform.node()}:{os.getpid()}"
+        self.ttl = math.inf if ttl is None else float(ttl)
+        self.patient = ttl is not None
         self.slots = Slots(limits.max_in_flight)
         self.timers = Timers(clock)
         self._tasks: set[asyncio.Task[Any]] = set()

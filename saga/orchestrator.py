@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import replace
 
 from saga.arguments import differing
-from saga.building import definition_of, life_of
+from saga.building import birth_of, definition_of, life_of
 from saga.checks import check_saga_id, check_seconds, is_number, refuse
 from saga.clock import Clock, SystemClock
 from saga.environment import Environment
@@ -93,11 +91,7 @@ class SagaOrchestrator:
             SagaDefinitionError: If a class is no saga, or two share name and version.
             SagaValidationError: If a number is out of range.
         """
-        for name, value in (("lease_ttl", lease_ttl), ("sweep_interval", sweep_interval)):
-            if check_seconds(name, value) is None:
-                refuse(name, value, "a number of seconds above 0")
-        if not (is_number(drain_timeout) and drain_timeout >= 0):
-            refuse("drain_timeout", drain_timeout, "a number of seconds, at least 0")
+        _check_intervals(lease_ttl, sweep_interval, drain_timeout)
         self.clock: Clock = SystemClock() if clock is None else clock
         self.storage: SagaStorage = InMemorySagaStorage(clock=self.clock) if storage is None else storage
         self.closing: Latch[None] = Latch()
@@ -106,16 +100,9 @@ class SagaOrchestrator:
         self._lock = asyncio.Lock()
         self._drain_timeout = drain_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._env = Environment(
-            self.storage,
-            self.clock,
-            Observers(observers),
-            dict(resources or {}),
-            Limits() if limits is None else limits,
-            owner=f"{platform.node()}:{os.getpid()}",
-            ttl=float(lease_ttl),
-            patient=True,
-        )
+        limits = Limits() if limits is None else limits
+        observing = Observers(observers)
+        self._env = Environment(self.storage, self.clock, observing, resources or {}, limits, ttl=lease_ttl)
         self._owned = Ownership(self._env, self._registry, float(sweep_interval))
         self._loops: list[asyncio.Task[None]] = []
 
@@ -212,13 +199,7 @@ class SagaOrchestrator:
         self._registry.add(type(saga))
         life.owner = self
         life.saga_id = life.saga_id or saga_id or self.clock.token()
-        created = Created(
-            name=definition.name,
-            version=definition.version,
-            shape=definition.shape,
-            arguments=life.arguments,
-            deadline=deadline,
-        )
+        created = birth_of(life, definition, deadline)
         run, is_new = await self._run_for(life.saga_id, definition, created)
         if is_new:
             await self._begin(run)
@@ -371,6 +352,14 @@ class SagaOrchestrator:
         if self.closing.done:
             message = "this SagaOrchestrator has left its 'async with' and starts nothing more"
             raise SagaExecutionError(message)
+
+
+def _check_intervals(lease_ttl: float, sweep_interval: float, drain_timeout: float) -> None:
+    for name, value in (("lease_ttl", lease_ttl), ("sweep_interval", sweep_interval)):
+        if check_seconds(name, value) is None:
+            refuse(name, value, "a number of seconds above 0")
+    if not (is_number(drain_timeout) and drain_timeout >= 0):
+        refuse("drain_timeout", drain_timeout, "a number of seconds, at least 0")
 
 
 def _check_same(saga_id: str, created: Created, state: SagaState) -> None:

@@ -35,6 +35,7 @@ BACKGROUND = "a background loop must outlive any storage error"
 BROAD_EXCEPTS = {
     ("saga/user_code.py", "caught"): USER_CODE,
     ("saga/observers.py", "Observers._guarded"): OBSERVER,
+    ("saga/ownership.py", "Ownership._forever"): BACKGROUND,
 }
 
 HEAVY = ("asyncpg", "redis", "structlog", "opentelemetry", "typer", "rich")
