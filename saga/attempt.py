@@ -41,11 +41,12 @@ class Scope:
         task: The task that runs it; None until it does.
         reason: Why it was interrupted; None if it was not.
         inline: Whether the saga's own driver runs it.
+        entered: Whether its task has begun; before that, there is nothing to cancel.
         over: Whether the user code has ended.
         abandoned: Whether it was left to itself.
     """
 
-    __slots__ = ("_lane", "abandoned", "inline", "over", "reason", "run", "task")
+    __slots__ = ("abandoned", "entered", "inline", "over", "reason", "run", "task")
 
     def __init__(self, run: Run, *, inline: bool) -> None:
         """Make a scope that nothing runs in yet."""
@@ -53,6 +54,7 @@ class Scope:
         self.inline = inline
         self.task: asyncio.Task[Any] | None = None
         self.reason: UnknownReason | None = None
+        self.entered = inline
         self.over = False
         self.abandoned = False
 
@@ -61,7 +63,8 @@ class Scope:
         if self.over or self.reason is not None or self.task is None:
             return False
         self.reason = reason
-        self.task.cancel()
+        if self.entered:
+            self.task.cancel()
         return True
 
     async def absorb(self, *, fired: bool) -> bool:

@@ -84,8 +84,14 @@ class Flights:
     async def _fly(self, scope: Scope, state: SagaState, info: SagaInfo) -> None:
         # Stays where the user code ends its own task in a way that nobody can catch.
         ended = _ended(scope.run, UnknownReason.RAISED)
+        scope.entered = True
         try:
-            ended = await self._attempt(scope, state, info)
+            if scope.reason is None:
+                ended = await self._attempt(scope, state, info)
+            else:
+                # Interrupted between its write and its first line: definite, nothing has happened.
+                scope.over = True
+                ended = replace(ended, reason=None, not_run=True)
         finally:
             self._land(scope, ended)
 

@@ -12,7 +12,6 @@ from saga.building import birth_of, definition_of, life_of
 from saga.checks import check_saga_id, check_seconds, is_number, refuse
 from saga.clock import Clock, SystemClock
 from saga.environment import Environment
-from saga.events import Created
 from saga.exceptions import (
     SagaAlreadyExistsError,
     SagaExecutionError,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 
     from saga.core import Saga
     from saga.definition import SagaDefinition
+    from saga.events import Created
     from saga.state import SagaState
     from saga.storage.base import SagaStorage
 
