@@ -9,6 +9,7 @@ import msgspec
 
 from saga.events import AttemptFailed, AttemptNotRun, AttemptSucceeded, AttemptUnknown, Event, LateOutcome
 from saga.exceptions import OutcomeUnknownError, SagaSerializationError
+from saga.state import UNTOUCHED
 from saga.types import ErrorRecord, Outcome, Phase, SagaStatus, StepStatus, UnknownReason
 
 if TYPE_CHECKING:
@@ -142,9 +143,7 @@ def interrupted(step: SagaStep, state: SagaState, reason: UnknownReason) -> tupl
 
 def _compensation_fact(step: SagaStep, state: SagaState, ended: Ended, now: float, draw: float) -> Event:
     reason = ended.reason
-    undo = state.step(ended.step).undo
-    if undo is None:
-        return _late(ended)
+    undo = state.step(ended.step).undo or UNTOUCHED.action
     if reason is UnknownReason.INTERRUPTED:
         error = record_of(_raised(ended), fallback=_EXPLAINED[reason])
         return AttemptUnknown(ended.step, ended.phase, ended.attempt, reason, error, 0.0, free=True)
