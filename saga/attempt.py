@@ -118,6 +118,8 @@ class _Lane:
         self._timer: TimerHandle | None = None
 
     def add(self, scope: Scope, callback: Callable[[Scope], None]) -> None:
+        # One that waits here already goes to the end, or the order would no longer be that of the due times.
+        self._waiting.pop(scope, None)
         self._waiting[scope] = (self._clock.monotonic() + self._seconds, callback)
         if self._timer is None:
             self._timer = self._clock.call_later(self._seconds, self._fire)
