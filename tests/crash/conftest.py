@@ -16,10 +16,18 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of its own is made in it
 
 
 @pytest.fixture(scope="session")
-def zygotes() -> Iterator[tuple[Zygote, Zygote]]:
-    """Two zygotes: two lives at once."""
+def two_zygotes() -> Iterator[tuple[Zygote, Zygote]]:
+    """Two zygotes, started once."""
     with ExitStack() as stack:
         yield stack.enter_context(zygote()), stack.enter_context(zygote())
+
+
+@pytest.fixture
+def zygotes(two_zygotes: tuple[Zygote, Zygote]) -> Iterator[tuple[Zygote, Zygote]]:
+    """Two zygotes: two lives at once. A test that fails in the middle leaves no life to the next one."""
+    yield two_zygotes
+    for one in two_zygotes:
+        one.end_life()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -53,6 +54,7 @@ class Zygote:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         """Use a running one."""
         self._process = process
+        self._life: int | None = None
 
     def start(self, request: Request) -> int:
         """Start a life and return its process's number."""
@@ -60,6 +62,7 @@ class Zygote:
         self._process.stdin.write(msgspec.json.encode(request).decode() + "\n")
         self._process.stdin.flush()
         number: int = self._answer()["process"]
+        self._life = number
         return number
 
     def wait_until_stopped(self) -> None:
@@ -71,12 +74,21 @@ class Zygote:
         """Wait until the life ends."""
         answer = self._answer()
         assert "status" in answer, "it was stopped instead"
+        self._life = None
         return End(answer["status"], msgspec.convert(answer["report"], Report | None))
 
     def live(self, request: Request) -> End:
         """Start a life and wait until it ends."""
         self.start(request)
         return self.wait()
+
+    def end_life(self) -> None:
+        """Kill the life that a failed test has left."""
+        if self._life is not None:
+            os.kill(self._life, signal.SIGKILL)
+            while "status" not in self._answer():
+                pass
+            self._life = None
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -93,5 +105,4 @@ def zygote() -> Iterator[Zygote]:
         try:
             yield Zygote(process)
         finally:
-            # It has children only while a test fails in the middle; what hangs is ended by its own alarm.
             process.kill()

@@ -85,6 +85,6 @@ def case_of(place: Path, story: str, report: Report, saga_id: str) -> Case:
         status=report.statuses.get(saga_id),
         dependencies=STORIES[story].dependencies,
         journal=list(report.journals.get(saga_id, [])),
-        calls=[call for call in world.calls() if call["saga"] == saga_id],
-        bank=[(what, key) for what, key in world.bank() if key.startswith(f"{saga_id}:")],
+        calls=world.calls(saga_id),
+        bank=world.bank(saga_id),
     )

@@ -55,8 +55,8 @@ def test_a_saga_survives_a_kill_at_every_place_of_its_user_code(zygotes: Zygotes
     """Before an action's effect, after it, and the same in compensations."""
     undisturbed(zygotes, place, story)
     world = World(place / "undisturbed")
-    effects = {key for _, key in world.bank()}
-    calls = list(dict.fromkeys((call["step"], call["phase"]) for call in world.calls()))
+    effects = {key for _, key in world.bank("s-1")}
+    calls = list(dict.fromkeys((call["step"], call["phase"]) for call in world.calls("s-1")))
     places = [(step, phase, "before") for step, phase in calls]
     places += [(step, phase, "after") for step, phase in calls if f"s-1:{step}:action" in effects]
     assert len(places) >= len(calls) + 1

@@ -1,9 +1,9 @@
 """The outside world of the crash tests: files that the sagas' steps write to and that outlive every process.
 
-The ledger holds a line for each call of an action or compensation, written before anything else happens in it. The bank
-is a small idempotent service: it does each key once, undoes each key once, and keeps a tombstone where an undo came
-first, so that a late action is refused. Each line is one ``write`` to a file opened for appending: SIGKILL takes
-nothing back that was written, so no ``fsync`` is needed.
+Each saga has a ledger and a bank of its own. The ledger holds a line for each call of an action or compensation,
+written before anything else happens in it. The bank is a small idempotent service: it does each key once, undoes each
+key once, and keeps a tombstone where an undo came first, so that a late action is refused. Each line is one ``write``
+to a file opened for appending: SIGKILL takes nothing back that was written, so no ``fsync`` is needed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RefusedError(Exception):
 
 
 class World:
-    """The ledger and the bank in a directory, as one process sees them.
+    """The ledgers and banks in a directory, as one process sees them.
 
     Attributes:
         on_place: Called where user code may be cut off, with step, phase and ``before`` or ``after`` the effect.
@@ -34,23 +34,21 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         """Use the files of this directory."""
-        self._ledger = directory / "ledger.jsonl"
-        self._bank = directory / "bank.jsonl"
+        self._directory = directory
         self.on_place: Callable[[str, str, str], None] = lambda _step, _phase, _place: None
 
     def call(self, ctx: SagaContext, phase: str, **more: Any) -> int:
         """Note a call; return how often this step and phase was called before."""
+        before = sum(1 for call in self.calls(ctx.saga_id) if (call["step"], call["phase"]) == (ctx.step_name, phase))
         line = {
             "key": ctx.idempotency_key,
-            "saga": ctx.saga_id,
             "step": ctx.step_name,
             "phase": phase,
             "attempt": ctx.attempt,
             "pid": os.getpid(),
             **more,
         }
-        before = sum(1 for call in self.calls() if call["key"] == line["key"])
-        _append(self._ledger, line)
+        _append(self._ledger(ctx.saga_id), line)
         self.on_place(ctx.step_name, phase, "before")
         return before
 
@@ -60,38 +58,45 @@ class World:
         Raises:
             RefusedError: If it was undone already.
         """
-        with self._locked() as known:
-            if ("undone", ctx.idempotency_key) in known:
-                _append(self._bank, {"what": "refused", "key": ctx.idempotency_key})
-                raise RefusedError(ctx.idempotency_key)
-            if ("done", ctx.idempotency_key) not in known:
-                _append(self._bank, {"what": "done", "key": ctx.idempotency_key})
+        key = ctx.idempotency_key
+        with self._locked(ctx.saga_id) as known:
+            if ("undone", key) in known:
+                _append(self._bank(ctx.saga_id), {"what": "refused", "key": key})
+                raise RefusedError(key)
+            if ("done", key) not in known:
+                _append(self._bank(ctx.saga_id), {"what": "done", "key": key})
         self.on_place(ctx.step_name, "action", "after")
 
     def undo(self, ctx: SagaContext) -> None:
         """Undo the effect of an action, once, or keep a tombstone for it."""
-        with self._locked() as known:
+        with self._locked(ctx.saga_id) as known:
             if ("undone", ctx.action_key) not in known:
-                _append(self._bank, {"what": "undone", "key": ctx.action_key})
+                _append(self._bank(ctx.saga_id), {"what": "undone", "key": ctx.action_key})
         self.on_place(ctx.step_name, "compensation", "after")
 
-    def calls(self) -> list[dict[str, Any]]:
-        """Return the ledger, oldest line first."""
-        return _lines(self._ledger)
+    def calls(self, saga_id: str) -> list[dict[str, Any]]:
+        """Return a saga's ledger, oldest line first."""
+        return _lines(self._ledger(saga_id))
 
-    def bank(self) -> list[tuple[str, str]]:
-        """Return what the bank did (``done``, ``undone``, ``refused``) with which key, oldest first."""
-        return [(line["what"], line["key"]) for line in _lines(self._bank)]
+    def bank(self, saga_id: str) -> list[tuple[str, str]]:
+        """Return what its bank did (``done``, ``undone``, ``refused``) with which key, oldest first."""
+        return [(line["what"], line["key"]) for line in _lines(self._bank(saga_id))]
 
     @contextmanager
-    def _locked(self) -> Iterator[set[tuple[str, str]]]:
+    def _locked(self, saga_id: str) -> Iterator[set[tuple[str, str]]]:
         """Keep other processes out of the bank; a killed one lets go of it."""
-        descriptor = os.open(self._bank, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self._bank(saga_id), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield set(self.bank())
+            yield set(self.bank(saga_id))
         finally:
             os.close(descriptor)
+
+    def _ledger(self, saga_id: str) -> Path:
+        return self._directory / f"ledger-{saga_id}.jsonl"
+
+    def _bank(self, saga_id: str) -> Path:
+        return self._directory / f"bank-{saga_id}.jsonl"
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
