@@ -10,7 +10,7 @@ from saga.building import Adding, Draft, Life, life_of
 from saga.definition import Action, CompensateOn, Compensation, OnInterrupt, RetryPolicy, SagaStep
 from saga.exceptions import SagaDefinitionError, SagaExecutionError
 from saga.strategies import FailureStrategy, ParallelFailureStrategy
-from saga.types import Limits
+from saga.types import PAYLOAD_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -50,7 +50,7 @@ class Saga:
             SagaSerializationError: If an argument cannot be stored.
         """
         saga = super().__new__(cls)
-        arguments = parameters_of(cls).encode(args, kwargs, Limits().payload_bytes)
+        arguments = parameters_of(cls).encode(args, kwargs, PAYLOAD_BYTES_MAX)
         # A frozen dataclass refuses ordinary assignment.
         object.__setattr__(saga, "_life", Life(cls.saga_name, cls.saga_version, arguments))
         return saga

@@ -262,14 +262,16 @@ class SagaRun:
 
     def _row(self, decision: Decision, now: float) -> Row:
         state = decision.state
-        wait = due_in(decision, now)
-        idle = not (state.open or decision.runs or self._flights.works)
-        long = self.env.patient and wait is not None and wait > self.env.limits.hold_claim
+        wait, release = 0.0 if not state.at_rest else None, False
+        if not state.open:
+            wait = due_in(decision, now)
+            long = self.env.patient and wait is not None and wait > self.env.limits.hold_claim
+            release = wait is None or self._hurry or long
         return Row(
             status=state.status,
             attention=state.attention,
             due_in=wait,
-            release=idle and (state.at_rest or self._hurry or long),
+            release=release,
             recoveries=state.recoveries,
         )
 
@@ -282,7 +284,7 @@ class SagaRun:
             return
         # A driver that awaits user code can interrupt it (a deadline) but not begin anything (a sibling's retry).
         only_interrupts = decision.wake_at is None or decision.wake_at == decision.state.deadline_at
-        if len(runs) == 1 and not self._flights.works and only_interrupts:
+        if only_interrupts and len(runs) == 1 and not self._flights.works:
             timer = self._timer(decision.wake_at, self._nudge)
             try:
                 await self._flights.inline(runs[0], self.state, self.info)

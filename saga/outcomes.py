@@ -14,7 +14,7 @@ from saga.types import ErrorRecord, Outcome, Phase, SagaStatus, StepStatus, Unkn
 
 if TYPE_CHECKING:
     from saga.definition import RetryPolicy, SagaDefinition, SagaStep
-    from saga.state import PhaseState, SagaState
+    from saga.state import PhaseState, SagaState, StepState
 
 ERROR_TEXT_MAX = 4_096
 _UNKNOWN_ERRORS: tuple[type[Exception], ...] = (
@@ -74,7 +74,7 @@ def fact_of(definition: SagaDefinition, state: SagaState, ended: Ended, *, now: 
         draw: A random number from 0 to 1 for the delay of a retry.
     """
     step = definition.steps[ended.step]
-    if _is_late(state, ended):
+    if _is_late(state.steps.get(ended.step, UNTOUCHED), ended):
         return _late(ended)
     if ended.not_run:
         return AttemptNotRun(ended.step, ended.phase, ended.attempt)
@@ -86,9 +86,8 @@ def fact_of(definition: SagaDefinition, state: SagaState, ended: Ended, *, now: 
     return _action_fact(definition, step, state, ended, now, draw)
 
 
-def _is_late(state: SagaState, ended: Ended) -> bool:
+def _is_late(step: StepState, ended: Ended) -> bool:
     """Whether this end can change nothing any more (R3, R7)."""
-    step = state.step(ended.step)
     if ended.phase is Phase.COMPENSATION:
         return step.undo is None or step.undo.open != ended.attempt
     if step.result is not None or step.undo is not None:

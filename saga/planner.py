@@ -338,6 +338,6 @@ def due_in(decision: Decision, now: float) -> float | None:
     """Return in how many seconds anybody may claim the saga once its claim is gone; None at rest."""
     if decision.state.at_rest:
         return None
-    if decision.runs or decision.state.open or decision.wake_at is None:
+    if decision.state.open or decision.wake_at is None:
         return 0.0
     return max(0.0, decision.wake_at - now)

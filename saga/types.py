@@ -295,6 +295,10 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     cursor: str | None
 
 
+PAYLOAD_BYTES_MAX = 1_048_576
+"""The default size of one stored value, in bytes of JSON; the constructor's arguments have no other."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Every bound of the engine, in one place.
 
@@ -308,7 +312,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     max_in_flight: int = 1_000
-    payload_bytes: int = 1_048_576
+    payload_bytes: int = PAYLOAD_BYTES_MAX
     abandon_after: float = 5.0
     hold_claim: float = 60.0
     host_cancel_grace: float = 30.0
