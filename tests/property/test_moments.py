@@ -1,0 +1,125 @@
+"""Single moments that random runs rarely meet, each played in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from saga import Limits, SagaOrchestrator
+from saga.definition import RetryPolicy
+from saga.events import AttemptUnknown, LateOutcome
+from saga.recording import folded
+from saga.strategies import ParallelFailureStrategy
+from saga.types import AttentionCode, SagaStatus, UnknownReason
+from tests.property.plans import Act, Plan, StepPlan
+from tests.property.world import Host, World
+from tests.virtual import run_virtual
+
+
+def step(
+    name: str,
+    *acts: Act,
+    after: tuple[str, ...] = (),
+    timeout: float = 30.0,
+    pivot: bool = False,
+    undo: tuple[Act, ...] = (),
+    on_interrupt: str = "retry",
+) -> StepPlan:
+    """Return a step with defaults."""
+    return StepPlan(
+        name=name,
+        dependencies=after,
+        pivot=pivot,
+        compensable=True,
+        compensate_on="uncertain",
+        on_interrupt=on_interrupt,  # type: ignore[arg-type] - one of the three words
+        timeout=timeout,
+        retry=None,
+        compensation_retry=RetryPolicy(),
+        acts=acts,
+        undo_acts=undo,
+    )
+
+
+def saga_of(*steps: StepPlan) -> Plan:
+    """Return a saga that fails fast."""
+    return Plan(steps, ParallelFailureStrategy.FAIL_FAST)
+
+
+def played(play: Callable[[World], Awaitable[None]], **plans: Plan) -> None:
+    """Play with these sagas and check what user code saw."""
+
+    async def main() -> None:
+        world = World(1, plans, slow=False)
+        async with world.storage:
+            await play(world)
+        assert not world.broken, "\n".join(world.broken)
+
+    run_virtual(main(), seconds_max=10_000.0)
+
+
+def orchestrator_on(host: Host, limits: Limits | None = None) -> SagaOrchestrator:
+    """Return an orchestrator with the host's code."""
+    classes = [host.world.saga_class(host, name) for name in host.world.plans]
+    return SagaOrchestrator(host.storage, sagas=classes, clock=host.clock, limits=limits)
+
+
+def test_a_cancelled_attempt_does_not_delay_the_timeout_of_another() -> None:
+    """R12: timers are shared per duration, and one that begins anew goes to the end of its queue."""
+
+    async def play(world: World) -> None:
+        host = Host("host", world)
+        async with orchestrator_on(host) as orchestrator:
+            first = await orchestrator.start(world.saga_class(host, "first")(), saga_id="first")
+            await asyncio.sleep(1.0)
+            second = await orchestrator.start(world.saga_class(host, "second")(), saga_id="second")
+            await asyncio.sleep(1.0)
+            await first.cancel("now it waits for five seconds to be given up")
+            await second.wait()
+            await asyncio.sleep(60.0)
+        entries = await world.entries("second")
+        lost = [(entry.at, fact) for entry in entries for fact in entry.events if isinstance(fact, AttemptUnknown)]
+        assert [(at - entries[0].at, fact.reason) for at, fact in lost] == [(5.0, UnknownReason.TIMEOUT)]
+
+    played(
+        play,
+        first=saga_of(step("s0", Act("stubborn", 100.0), timeout=5.0)),
+        second=saga_of(step("s0", Act("hang"), timeout=5.0)),
+    )
+
+
+def test_a_cancel_that_meets_a_parking_saga_takes_effect() -> None:
+    """R13: a request that was sent before the saga parked and arrives after it leaves nothing that nobody may claim."""
+
+    async def play(world: World) -> None:
+        near, far = Host("near", world), Host("far", world)
+        async with orchestrator_on(near) as owner, orchestrator_on(far) as other:
+            await owner.start(world.saga_class(near, "one")(), saga_id="one")
+            await asyncio.sleep(0.8)
+            far.latency = 0.15
+            await other.cancel("one", "please")
+            far.latency = 0.0
+            await asyncio.sleep(60.0)
+        stored = (await world.storage.load(["one"]))[0]
+        assert stored.record.status is folded(stored.entries).status is SagaStatus.ROLLED_BACK
+
+    played(play, one=saga_of(step("s0"), step("s1", Act("unstorable", 1.0), after=("s0",), pivot=True)))
+
+
+def test_a_late_outcome_waits_for_a_storage_that_is_away() -> None:
+    """R7: the end of an attempt that was given up is recorded, also where the storage is away just then."""
+
+    async def play(world: World) -> None:
+        host = Host("host", world)
+        async with orchestrator_on(host) as orchestrator:
+            result = await orchestrator.execute(world.saga_class(host, "one")(), saga_id="one")
+            assert result.status is SagaStatus.ROLLED_BACK
+            host.cut(30.0)
+            await asyncio.sleep(100.0)
+        stored = (await world.storage.load(["one"]))[0]
+        last = stored.entries[-1].events[-1]
+        assert isinstance(last, LateOutcome)
+        assert stored.record.attention is not None
+        assert stored.record.attention.code is AttentionCode.LATE_EFFECT
+
+    played(play, one=saga_of(step("s0", Act("stubborn", 3.0), timeout=2.0)))
