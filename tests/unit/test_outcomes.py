@@ -251,7 +251,7 @@ def test_a_compensation_that_expected_a_result_is_told_why_there_is_none(error: 
     assert "action_key" not in fact.error.message
 
 
-# --------------------------------------------------------------------------------------------------------- late outcomes
+# ------------------------------------------------------------------------------------------------------- late outcomes
 
 
 def late(play: Play, step: str, attempt: int, **how: object) -> object:

@@ -1,0 +1,74 @@
+"""The words and the result types that everybody shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from saga import Limits, SagaError, SagaResult, SagaStatus, SagaStepError, SagaValidationError
+from saga.types import AT_REST, ENDED, Outcome, Phase, StepStatus, Word
+
+
+def result(*, success: bool, error: SagaError | None) -> SagaResult:
+    """A result with this end."""
+    return SagaResult(
+        success=success,
+        saga_id="o-1",
+        saga_name="Order",
+        status=SagaStatus.COMPLETED if success else SagaStatus.ROLLED_BACK,
+        attention=None,
+        completed_steps=0,
+        total_steps=1,
+        error=error,
+        compensation_errors=(),
+        context={},
+        execution_time=0.0,
+        steps=(),
+    )
+
+
+def test_a_success_raises_nothing() -> None:
+    """raise_for_status can stand behind every execute."""
+    result(success=True, error=None).raise_for_status()
+
+
+def test_a_failure_raises_its_error_or_at_least_its_status() -> None:
+    """Where there is no error the saga, its id and its status are named."""
+    error = SagaStepError("out of stock")
+    with pytest.raises(SagaStepError) as raised:
+        result(success=False, error=error).raise_for_status()
+    assert raised.value is error
+    with pytest.raises(SagaError, match="saga Order o-1 is rolled_back"):
+        result(success=False, error=None).raise_for_status()
+
+
+def test_rest_is_more_than_the_end() -> None:
+    """A FAILED saga rests and can be repaired."""
+    assert {SagaStatus.FAILED} == AT_REST - ENDED
+
+
+@pytest.mark.parametrize("kind", Word.__subclasses__())
+def test_a_word_is_the_string_that_is_stored(kind: type[Word]) -> None:
+    """Equal to it, hashed like it, and written as it."""
+    for word in kind:
+        assert word == word.value
+        assert hash(word) == hash(word.value)
+        assert {word.value: 1}[word] == 1
+        assert msgspec.json.decode(msgspec.json.encode(word), type=kind) is word
+
+
+def test_no_two_words_of_a_kind_are_the_same() -> None:
+    """Neither names nor values repeat."""
+    for kind in (SagaStatus, StepStatus, Phase, Outcome):
+        assert len({word.value for word in kind}) == len(kind)
+
+
+@pytest.mark.parametrize("name", Limits.__struct_fields__)
+@pytest.mark.parametrize("value", [0, -1, True, "10", None, float("nan")])
+def test_a_limit_is_a_number_above_zero(name: str, value: Any) -> None:
+    """The refusal names limit and value."""
+    with pytest.raises(SagaValidationError, match=f"^Limits.{name} must be a number above 0, not {value!r}$"):
+        Limits(**{name: value})
+    assert Limits(**{name: 7}) != Limits()  # type: ignore[arg-type]
