@@ -327,7 +327,9 @@ class SagaRun:
         """Wake the driver, or where it awaits user code itself do what it would do first: interrupt."""
         self._wake()
         if self.left is None and not self._journal.writing and self._flights.held:
-            decision = decide(self.definition, self.state, self._flights.works, self._journal.now())
+            now = self._journal.now()
+            state, _ = self._with_outcomes(self._ended, now)
+            decision = decide(self.definition, state, self._flights.works, now)
             self._flights.interrupt_as_decided(decision)
 
     def _leave(self, reason: LeaveReason) -> None:

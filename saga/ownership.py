@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from saga.clock import sleep
 from saga.events import AttentionSet, Event, Reshaped
-from saga.exceptions import SagaError, SagaStorageError, SagaStorageUnavailableError
+from saga.exceptions import (
+    SagaClaimLostError,
+    SagaError,
+    SagaStorageError,
+    SagaStorageUnavailableError,
+    SagaVersionMovedError,
+)
 from saga.executor import SagaRun
 from saga.recording import folded
 from saga.storage.base import Claim, Row
@@ -83,6 +89,9 @@ class Ownership:
         self._note_lag(clock.monotonic() - planned)
         sent_at = clock.monotonic()
         running = {id_: run for id_, run in self.runs.items() if run.exists}
+        if not running:
+            self._beat_failed = False
+            return
         for run in running.values():
             if run.overdue():
                 run.interrupt(UnknownReason.INTERRUPTED)
@@ -139,14 +148,15 @@ class Ownership:
         """Claim what is due and nobody drives, as far as there are free slots; return how many sagas that were."""
         async with self._sweeping:
             total = 0
-            while not self.closing and self._env.clock.monotonic() >= self._claim_not_before:
+            while not (self.closing or self._beat_failed) and self._env.clock.monotonic() >= self._claim_not_before:
                 limit = min(CLAIMS_MAX, self._env.slots.free)
                 if limit <= 0:
                     break
                 token = self._env.clock.token()
                 found = await self._claim(token, limit)
-                for stored in found:
-                    await self._adopt(stored, token)
+                misfits = [(stored, why) for stored in found if (why := await self._adopt(stored, token))]
+                for stored, why in misfits:
+                    await self._put_back(stored, token, why)
                 total += len(found)
                 if len(found) < limit:
                     break
@@ -171,7 +181,8 @@ class Ownership:
                     raise
         return []
 
-    async def _adopt(self, stored: StoredSaga, token: str) -> None:
+    async def _adopt(self, stored: StoredSaga, token: str) -> str | None:
+        """Drive a saga that was claimed; say why not where this process's code cannot carry it on."""
         record = stored.record
         claim = Claim(self._env.owner, token, self._env.ttl)
         try:
@@ -180,8 +191,7 @@ class Ownership:
             state = folded(stored.entries)
             definition = await self._registry.rebuild(state)
         except SagaError as error:
-            await self._put_back(stored, claim, str(error))
-            return
+            return str(error)
         reshaped: tuple[Event, ...] = (Reshaped(definition.shape),) if definition.shape != state.graph.shape else ()
         run = SagaRun(
             self._env, record.saga_id, definition, claim, state=state, first_facts=reshaped, on_left=self.forget
@@ -191,10 +201,12 @@ class Ownership:
         run.created.set(None)
         self._env.observers.on_events(run.info, stored.entries[-1].events)
         run.begin()
+        return None
 
-    async def _put_back(self, stored: StoredSaga, claim: Claim, why: str) -> None:
+    async def _put_back(self, stored: StoredSaga, token: str, why: str) -> None:
         """Release a saga that this process's code cannot carry on, visibly (R20)."""
         record = stored.record
+        claim = Claim(self._env.owner, token, self._env.ttl)
         attention = Attention(AttentionCode.BAD_CODE, why, self._env.clock.now(), blocking=False)
         row = Row(
             status=record.status,
@@ -204,13 +216,18 @@ class Ownership:
             recoveries=record.recoveries,
         )
         facts = (AttentionSet(attention.code, attention.message),)
-        await self._env.storage.append(
-            record.saga_id,
-            facts,
-            row=row,
-            expected_version=record.version,
-            claim=claim,
-            write_id=self._env.clock.token(),
-        )
+        try:
+            await self._env.storage.append(
+                record.saga_id,
+                facts,
+                row=row,
+                expected_version=record.version,
+                claim=claim,
+                write_id=self._env.clock.token(),
+            )
+        except (SagaVersionMovedError, SagaClaimLostError):
+            # Somebody asked something of it or took it meanwhile; the next claim looks again.
+            await self._env.storage.release({record.saga_id: token})
+            return
         info = SagaInfo(record.saga_id, record.saga_name, record.saga_version)
         self._env.observers.on_events(info, facts)

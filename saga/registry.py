@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 
-BUILD_SECONDS_MAX = 30.0
+BUILD_SECONDS_MAX = 5.0
 """How long a ``build()`` may hold up the recovery of other sagas."""
 
 
