@@ -115,12 +115,13 @@ class Database:
             yield
             self._connection.execute("COMMIT")
         finally:
-            if self._connection.in_transaction:
-                self._undo()
+            self._undo()
 
     def _undo(self) -> None:
+        """Roll back what was not committed."""
         try:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             self.broken = True
 

@@ -14,7 +14,13 @@ import msgspec
 
 from saga.codec import encode_events
 from saga.events import Claimed
-from saga.exceptions import SagaClaimLostError, SagaCorruptStateError, SagaStorageError, SagaVersionMovedError
+from saga.exceptions import (
+    SagaClaimLostError,
+    SagaCorruptStateError,
+    SagaStorageError,
+    SagaStorageUnavailableError,
+    SagaVersionMovedError,
+)
 from saga.storage._checks import SUSPECT_RECOVERIES, already_exists, not_found
 from saga.storage._sqlite_database import Database
 from saga.storage._sqlite_errors import translated
@@ -123,6 +129,9 @@ class Writer:
         except _BAD_VALUES as error:
             self._flush_apart(writes, error)
         except SagaStorageError as error:
+            if self._database.broken:
+                message = f"the connection to {self._path} broke ({error}); the next write opens it anew"
+                raise SagaStorageUnavailableError(message) from error
             if not isinstance(error.__cause__, _BAD_VALUES):
                 raise
             self._flush_apart(writes, error)
