@@ -32,7 +32,7 @@ def test_two_hundred_sagas_survive_random_kills_of_their_two_workers(
         crowd = Request(directory=str(place), story=story, role="crowd", sagas=sagas, gate="a")
         assert zygotes[0].live(crowd).killed
     everything = tuple(saga for sagas in SAGAS.values() for saga in sagas)
-    share = Request(directory=str(place), role="share", sagas=everything, ahead=LATER, pause=0.1, lease=0.6, sweep=0.1)
+    share = Request(directory=str(place), role="share", sagas=everything, ahead=LATER, pause=0.3, lease=0.6, sweep=0.1)
     kills, last = kill_until_done(zygotes, share, random.Random(seed))  # noqa: S311 - the same kills for the same seed
     assert kills >= 20
     report = last.done()
