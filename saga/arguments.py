@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,10 @@ class Parameters:
             if hint is not Any:
                 codec.decoder_of(hint)
         self._bind = inspect.Signature(parameters).bind
-        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self._factories = {f.name: f.default_factory for f in _fields_of(cls) if f.default_factory is not MISSING}
+        self._defaults = {
+            p.name: p.default for p in parameters if p.default is not p.empty and p.name not in self._factories
+        }
         self._positions = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> msgspec.Raw:
@@ -80,6 +84,9 @@ class Parameters:
                 raise SagaDefinitionError(message, saga_name=self._name)
             return msgspec.Raw(b"{}")
         given = {**self._defaults, **dict(zip(self._positions, args, strict=False)), **kwargs}
+        for name, make in self._factories.items():
+            if name not in given:
+                given[name] = make()
         if len(args) > len(self._positions) or given.keys() != self.hints.keys():
             # The standard library says best what is wrong, but binds too slowly for every saga.
             self._bind(*args, **kwargs)
@@ -100,6 +107,10 @@ class Parameters:
         except SagaSerializationError as error:
             message = f"saga {self._name!r}, argument {name!r}: {error}"
             raise type(error)(message, path=error.path, saga_name=self._name) from error.__cause__
+
+
+def _fields_of(cls: type) -> tuple[Field[Any], ...]:
+    return fields(cls) if is_dataclass(cls) else ()
 
 
 def parameters_of(cls: type) -> Parameters:
