@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from saga.exceptions import SagaStorageError, SagaStorageUnavailableError
 
@@ -53,12 +53,15 @@ class GroupCommit(Generic[W]):
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def put(self, write: W) -> object:
-        """Return the answer to this write once it is durable.
+    def put(self, write: W) -> asyncio.Future[object]:
+        """Let this write leave with the next flush.
+
+        Returns:
+            A future of its answer, set once it is durable: a value, or an error to raise. Errors are results too, so
+            that a waiter which is cancelled leaves none behind unseen.
 
         Raises:
-            SagaStorageUnavailableError: If there is no answer in time, or the storage cannot write now.
-            SagaError: The write's own answer, where it is an error.
+            SagaStorageUnavailableError: If the storage has not answered for long, so that nothing is taken on.
         """
         if self._stuck:
             raise self._silent()
@@ -69,10 +72,7 @@ class GroupCommit(Generic[W]):
             self._idle.clear()
             # Not at once: whoever runs in this turn of the loop can still join.
             self._loop.call_soon(self._start)
-        result = await answer
-        if isinstance(result, BaseException):
-            raise result
-        return result
+        return answer
 
     async def drain(self) -> None:
         """Return when everything that was put is answered."""
@@ -114,7 +114,6 @@ class GroupCommit(Generic[W]):
         for write, answer in self._in_flight:
             if answer.done():
                 continue
-            # Errors are results here, raised by who waits: a waiter that was cancelled leaves none behind unseen.
             answer.set_result(write.answer if failed is None else _each_its_own(failed))
         self._in_flight = []
         if self._waiting:
@@ -139,6 +138,13 @@ class GroupCommit(Generic[W]):
     def _silent(self) -> SagaStorageUnavailableError:
         message = f"the storage has not answered for {self._answer_timeout} seconds; check the disk it lies on"
         return SagaStorageUnavailableError(message)
+
+
+def value_of(answer: Any) -> Any:
+    """Return the answer to a write, or raise it where it is an error."""
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def _each_its_own(failed: BaseException) -> BaseException:

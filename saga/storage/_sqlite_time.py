@@ -24,7 +24,9 @@ class Instant(msgspec.Struct, frozen=True):
 
 def micros(value: float) -> int:
     """Return seconds as microseconds."""
-    return round(max(-_SECONDS_MAX, min(value, _SECONDS_MAX)) * 1_000_000)
+    if not -_SECONDS_MAX < value < _SECONDS_MAX:
+        value = _SECONDS_MAX if value > 0 else -_SECONDS_MAX
+    return round(value * 1_000_000)
 
 
 def seconds(value: int) -> float:

@@ -8,7 +8,7 @@ nobody pays for a neighbour.
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -140,11 +140,11 @@ class Writer:
     def _commit(self, writes: Sequence[Write], ids: Sequence[str]) -> None:
         try:
             with self._database.transaction():
-                _Transaction(self._database, self._clock).run(writes)
+                _Transaction(self._database, self._clock, writes).run()
                 self._at_instant("written", ids)
         except (_UnexpectedError, sqlite3.IntegrityError):
             with self._database.transaction():
-                _Transaction(self._database, self._clock).run_examined(writes)
+                _Transaction(self._database, self._clock, writes).run_examined()
                 self._at_instant("written", ids)
 
     def _flush_apart(self, writes: Sequence[Write], error: Exception) -> None:
@@ -163,31 +163,35 @@ class Writer:
 class _Transaction:
     """The statements of one flush; its instant is taken once the write lock is held."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, writes: Sequence[Write]) -> None:
         self._database = database
         self._instant = instant_of(clock)
+        self._writes: dict[type[Write], list[Any]] = {}
+        for write in writes:
+            self._writes.setdefault(type(write), []).append(write)
         self._entries: list[tuple[str, int, str, str]] = []
 
-    def run(self, writes: Sequence[Write]) -> None:
+    def _of(self, kind: type[W]) -> list[W]:
+        return self._writes.get(kind, [])
+
+    def run(self) -> None:
         """Do the writes, taking it that each finds what it expects.
 
         Raises:
             _UnexpectedError: If one does not; the transaction must be undone.
         """
-        requests = _of_kind(writes, Request)
-        self._journal(
-            _of_kind(writes, Create), _of_kind(writes, Append), self._examine_requests(requests) if requests else []
-        )
-        self._claims(writes)
+        requests = self._of(Request)
+        self._journal(self._of(Create), self._of(Append), self._examine_requests(requests) if requests else [])
+        self._claims()
 
-    def run_examined(self, writes: Sequence[Write]) -> None:
+    def run_examined(self) -> None:
         """Do the writes that find what they expect, and answer the others."""
-        found = self._look(_of_kind(writes, JournalWrite))
-        creates = [write for write in _of_kind(writes, Create) if self._may_create(write, found.get(write.saga_id))]
-        appends = [write for write in _of_kind(writes, Append) if self._may_append(write, found.get(write.saga_id))]
-        requests = self._examine_requests(_of_kind(writes, Request))
+        found = self._look([*self._of(Create), *self._of(Append)])
+        creates = [write for write in self._of(Create) if self._may_create(write, found.get(write.saga_id))]
+        appends = [write for write in self._of(Append) if self._may_append(write, found.get(write.saga_id))]
+        requests = self._examine_requests(self._of(Request))
         self._journal(creates, appends, requests)
-        self._claims(writes)
+        self._claims()
 
     def _journal(
         self, creates: Sequence[Create], appends: Sequence[Append], requests: Sequence[tuple[Request, int]]
@@ -263,17 +267,17 @@ class _Transaction:
                 new.append((write, there.version))
         return new
 
-    def _claims(self, writes: Sequence[Write]) -> None:
-        self._let_go([claim for write in _of_kind(writes, Release) for claim in write.claims])
-        renewals = _of_kind(writes, Renew)
+    def _claims(self) -> None:
+        self._let_go([claim for write in self._of(Release) for claim in write.claims])
+        renewals = self._of(Renew)
         if renewals:
             self._renew(renewals)
-        for claim in _of_kind(writes, ClaimDue):
+        for claim in self._of(ClaimDue):
             try:
                 claim.answer = self._claim_due(claim)
             except SagaCorruptStateError as error:
                 claim.answer = error
-        for prune in _of_kind(writes, Prune):
+        for prune in self._of(Prune):
             prune.answer = self._prune(prune)
 
     def _let_go(self, claims: Sequence[tuple[str, str | None]]) -> None:
@@ -341,7 +345,3 @@ def instant_of(clock: Clock) -> Instant:
     boot = clock.boot_id()
     at = micros(clock.now())
     return Instant(at, micros(clock.boot_time()) if boot else at, boot)
-
-
-def _of_kind(writes: Sequence[Write], kind: type[W]) -> list[W]:
-    return [write for write in writes if isinstance(write, kind)]

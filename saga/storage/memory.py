@@ -151,7 +151,7 @@ class InMemorySagaStorage(SagaStorage):
             if answer is None or answer.version != 1:
                 raise already_exists(new.saga_id)
             return answer
-        text = encode_events(list(events))
+        text = encode_events(tuple(events))
         at = self._clock.now()
         saga = _Saga(new, at)
         if claim is not None:
@@ -188,7 +188,7 @@ class InMemorySagaStorage(SagaStorage):
             raise SagaClaimLostError(saga_id)
         if expected_version is not None and expected_version != saga.version:
             raise SagaVersionMovedError(saga_id, expected=expected_version, actual=saga.version)
-        text = encode_events(list(events))
+        text = encode_events(tuple(events))
         at = self._clock.now()
         if row is not None:
             self._set_row(saga, row, claim, at)

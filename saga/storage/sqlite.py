@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from saga.checks import is_number, refuse
 from saga.clock import SystemClock
@@ -20,7 +20,7 @@ from saga.exceptions import SagaStorageUnavailableError
 from saga.storage import _sqlite_reader as reader
 from saga.storage import _sqlite_writes as writes
 from saga.storage._checks import check_append, check_connection, check_prune, check_query
-from saga.storage._group_commit import GroupCommit
+from saga.storage._group_commit import GroupCommit, value_of
 from saga.storage._session import Session
 from saga.storage._sqlite_database import Database
 from saga.storage._sqlite_errors import translated
@@ -129,9 +129,6 @@ class SQLiteSagaStorage(SagaStorage):
         self._write_thread.shutdown(wait=False)
         return closed
 
-    async def _write(self, write: writes.Write) -> Any:
-        return await self._commits.put(write)
-
     async def _read(self, question: Callable[..., T], *args: object) -> T:
         call = partial(self._ask, question, *args)
         try:
@@ -154,7 +151,8 @@ class SQLiteSagaStorage(SagaStorage):
         """Store a new saga with its first append."""
         self._session.check()
         check_connection(connection)
-        return cast("Appended", await self._write(writes.create(new, events, claim, write_id)))
+        answer: Appended = value_of(await self._commits.put(writes.create(new, events, claim, write_id)))
+        return answer
 
     async def load(self, saga_ids: Collection[str]) -> list[StoredSaga]:
         """Return these sagas with their journals."""
@@ -179,7 +177,8 @@ class SQLiteSagaStorage(SagaStorage):
             write = writes.request(saga_id, events, write_id)
         else:
             write = writes.append(saga_id, events, row, expected_version, claim, write_id)
-        return cast("Appended", await self._write(write))
+        answer: Appended = value_of(await self._commits.put(write))
+        return answer
 
     async def claim_due(
         self,
@@ -195,20 +194,22 @@ class SQLiteSagaStorage(SagaStorage):
         """Claim sagas that are due and that nobody drives, oldest due first."""
         self._session.check()
         write = writes.claim_due(owner, token, ttl, limit, definitions, exclude, suspects)
-        return cast("list[StoredSaga]", await self._write(write))
+        claimed: list[StoredSaga] = value_of(await self._commits.put(write))
+        return claimed
 
     async def renew(self, claims: Mapping[str, str], ttl: float) -> dict[str, int]:
         """Extend claims by ttl from now and return each saga's version."""
         self._session.check()
         if not claims:
             return {}
-        return cast("dict[str, int]", await self._write(writes.renew(claims, ttl)))
+        versions: dict[str, int] = value_of(await self._commits.put(writes.renew(claims, ttl)))
+        return versions
 
     async def release(self, claims: Mapping[str, str]) -> None:
         """Give claims up without counting as a crash."""
         self._session.check()
         if claims:
-            await self._write(writes.release(claims))
+            value_of(await self._commits.put(writes.release(claims)))
 
     async def query(self, selected: SagaFilter, cursor: str | None = None, limit: int = 100) -> Page[SagaRecord]:
         """Return rows, newest first, a page at a time."""
@@ -234,7 +235,7 @@ class SQLiteSagaStorage(SagaStorage):
         deleted = 0
         while deleted < limit:
             asked = min(PRUNE_AT_ONCE, limit - deleted)
-            gone = cast("int", await self._write(writes.prune(older_than, statuses, asked)))
+            gone: int = value_of(await self._commits.put(writes.prune(older_than, statuses, asked)))
             deleted += gone
             if gone < asked:
                 break
