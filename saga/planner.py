@@ -291,7 +291,8 @@ class _Plan:
         work = (name, Phase.ACTION)
         at: float | None = self.now
         overtaken = self.state.step(name).result is not None
-        if self.state.cause is TurnCause.FAILURE and not overtaken:
+        # A cancel that took effect before the failure was recorded interrupts whatever the strategy (R13).
+        if self.state.cause is TurnCause.FAILURE and not overtaken and not self._cancelled():
             step = RunningStep(name, self.state.step(name).action.started_at)
             at = self.definition.strategy.cancel_at(step, self.state.failures[0].at)
         if at is None:
