@@ -61,12 +61,9 @@ def apply(state: SagaState | None, event: e.Event, at: float) -> SagaState:
     Raises:
         SagaCorruptStateError: If the fact is not legal in this state.
     """
-    if isinstance(event, e.Created):
-        if state is not None:
-            message = f"a journal of {state.name} holds Created twice"
-            raise SagaCorruptStateError(message)
-        return _created(event, at)
     if state is None:
+        if isinstance(event, e.Created):
+            return _created(event, at)
         message = f"a journal begins with {type(event).__name__}, not with Created"
         raise SagaCorruptStateError(message)
     return _APPLY[type(event)](state, event, at)
@@ -85,6 +82,11 @@ def _created(event: e.Created, at: float) -> SagaState:
         deadline_at=None if event.deadline is None else at + event.deadline,
         ready=graph.roots,
     )
+
+
+def _created_again(state: SagaState, _event: e.Created, _at: float) -> SagaState:
+    message = f"a journal of {state.name} holds Created twice"
+    raise SagaCorruptStateError(message)
 
 
 def _claimed(state: SagaState, event: e.Claimed, _at: float) -> SagaState:
@@ -248,16 +250,16 @@ def _turned_back(state: SagaState, event: e.TurnedBack, _at: float) -> SagaState
     return replace(state, status=next_status(state.status, "turn_back"), cause=event.cause)
 
 
-def _completed(state: SagaState, _event: e.Completed, _at: float) -> SagaState:
-    return replace(state, status=next_status(state.status, "complete"))
+def _completed(state: SagaState, _event: e.Completed, at: float) -> SagaState:
+    return replace(state, status=next_status(state.status, "complete"), rested_at=at)
 
 
-def _rolled_back(state: SagaState, _event: e.RolledBack, _at: float) -> SagaState:
-    return replace(state, status=next_status(state.status, "roll_back"))
+def _rolled_back(state: SagaState, _event: e.RolledBack, at: float) -> SagaState:
+    return replace(state, status=next_status(state.status, "roll_back"), rested_at=at)
 
 
-def _rollback_failed(state: SagaState, _event: e.RollbackFailed, _at: float) -> SagaState:
-    return replace(state, status=next_status(state.status, "fail"))
+def _rollback_failed(state: SagaState, _event: e.RollbackFailed, at: float) -> SagaState:
+    return replace(state, status=next_status(state.status, "fail"), rested_at=at)
 
 
 def _cancel_requested(state: SagaState, event: e.CancelRequested, _at: float) -> SagaState:
@@ -269,7 +271,7 @@ def _cancel_requested(state: SagaState, event: e.CancelRequested, _at: float) ->
     if state.blocked and not state.pivot_committed:
         # A parked step counts as UNKNOWN and is compensated; nobody waits for its answer any more.
         steps = {name: _dropped(step) for name, step in state.steps.items()}
-        state = replace(state, attention=None, recoveries=0, steps=steps)
+        state = replace(state, attention=None, rested_at=None, recoveries=0, steps=steps)
     return state
 
 
@@ -289,7 +291,7 @@ def _retry_requested(state: SagaState, _event: e.RetryRequested, at: float) -> S
             for name, step in state.steps.items()
         }
         status = next_status(state.status, "repair")
-        return with_frontier(replace(state, status=status, steps=steps, undoing=None))
+        return with_frontier(replace(state, status=status, steps=steps, undoing=None, rested_at=None))
     if not state.blocked:
         return state
     steps = dict(state.steps)
@@ -298,7 +300,7 @@ def _retry_requested(state: SagaState, _event: e.RetryRequested, at: float) -> S
         if step.action.ended and step.action.open is None:
             action = replace(step.action, ended=False, spent=0, first_at=None, retry_at=at)
             steps[name] = replace(step, action=action)
-    return replace(state, steps=steps, attention=None, failures=(), recoveries=0)
+    return replace(state, steps=steps, attention=None, rested_at=None, failures=(), recoveries=0)
 
 
 def _attention_set(state: SagaState, event: e.AttentionSet, at: float) -> SagaState:
@@ -311,7 +313,10 @@ def _attention_cleared(state: SagaState, _event: e.AttentionCleared, _at: float)
 
 def _set_attention(state: SagaState, attention: Attention) -> SagaState:
     # What blocks must stay visible until somebody deals with it.
-    return state if state.blocked and not attention.blocking else replace(state, attention=attention)
+    if state.blocked and not attention.blocking:
+        return state
+    rested_at = attention.since if attention.blocking else state.rested_at
+    return replace(state, attention=attention, rested_at=rested_at)
 
 
 def _with_step(state: SagaState, event: Any, step: StepState) -> SagaState:
@@ -350,6 +355,7 @@ def _undo_failed(state: SagaState, event: e.AttemptFailed | e.AttemptUnknown, at
 
 
 _APPLY: dict[type, Callable[[SagaState, Any, float], SagaState]] = {
+    e.Created: _created_again,
     e.Claimed: _claimed,
     e.Began: _began,
     e.Reshaped: _reshaped,

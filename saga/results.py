@@ -13,7 +13,7 @@ from saga.exceptions import (
     SagaTimeoutError,
 )
 from saga.types import Phase, SagaResult, SagaStatus, StepRecord, StepStatus, TurnCause, UnknownReason
-from saga.view import StateView
+from saga.view import Results, StateView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,8 +58,8 @@ def result_of(
         total_steps=len(state.graph.shape),
         error=_error_of(who, state, live_errors),
         compensation_errors=_compensation_errors(who, state, live_errors),
-        context=view.results(),
-        execution_time=state.updated_at - state.created_at,
+        context=Results(view),
+        execution_time=(state.rested_at or state.updated_at) - state.created_at,
         steps=tuple(_record_of(step.name, state) for step in state.graph.shape),
     )
 

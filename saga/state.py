@@ -114,6 +114,7 @@ class SagaState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         headers: What observers stored with it.
         created_at: When it was created (seconds since the epoch, the storage's clock, as all instants here).
         updated_at: When the journal last grew.
+        rested_at: When it came to rest; None while it is not.
         deadline_at: From when on it is late; None without a deadline.
         steps: The steps that were ever started.
         ready: The steps whose dependencies succeeded and that did not, in topological order of becoming ready.
@@ -136,6 +137,7 @@ class SagaState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     headers: dict[str, str]
     created_at: float
     updated_at: float
+    rested_at: float | None = None
     deadline_at: float | None
     steps: dict[str, StepState] = {}
     ready: tuple[str, ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -78,18 +78,48 @@ class StateView(msgspec.Struct, frozen=True, eq=False):
             raise type(error)(message, path=error.path, saga_name=self.definition.name, step=step) from None
         return copy
 
-    def results(self) -> dict[str, Any]:
-        """Return all results by step name, and the keys that actions added, in topological order."""
-        found: dict[str, Any] = {}
-        for name in self.definition.graph.rank:
-            if self.state.step(name).result is not None:
-                value = self.stored(name)
-                found.update(value if self.state.step(name).data else {name: value})
-        return found
-
     def stored(self, name: str) -> Any:
         """Return the result of a step as a fresh object; None if there is none."""
         done = self.state.step(name)
         if done.result is None:
             return None
         return codec.decode(done.result, Any if done.data else self.definition.steps[name].result_type)
+
+
+class Results(Mapping[str, Any]):
+    """What a saga left: results by step name and the keys that actions added, each decoded anew when it is read."""
+
+    def __init__(self, view: StateView) -> None:
+        """Read from this state."""
+        self._view = view
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value that the last step in topological order left under this key."""
+        view = self._view
+        for name in reversed(view.definition.graph.rank):
+            done = view.state.step(name)
+            if done.result is None:
+                continue
+            if not done.data and name == key:
+                return view.stored(name)
+            if done.data and key in (data := view.stored(name)):
+                return data[key]
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys, in topological order."""
+        view = self._view
+        keys: dict[str, None] = {}
+        for name in view.definition.graph.rank:
+            done = view.state.step(name)
+            if done.result is not None:
+                keys.update(dict.fromkeys(view.stored(name)) if done.data else {name: None})
+        return iter(keys)
+
+    def __len__(self) -> int:
+        """Return how many keys there are."""
+        return len(list(iter(self)))
+
+    def __repr__(self) -> str:
+        """Name the keys; values are left out, since they may be secret."""
+        return f"Results({', '.join(self)})"
