@@ -158,20 +158,20 @@ class Database:
 
 def _create_file(path: Path) -> None:
     """Create the file for its owner only, if it is not there; SQLite gives its side files the same mode."""
-    if path.is_dir():
-        message = f"{path} is a folder; name a file in it"
-        raise SagaStorageUnavailableError(message)
-    if not path.parent.is_dir():
-        message = f"the folder {path.parent} does not exist; create it first"
-        raise SagaStorageUnavailableError(message)
-    with _creating:
-        try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        except FileExistsError:
-            pass
-        except OSError as error:
-            message = f"the file {path} cannot be created ({error.strerror}); check owner and mode of its folder"
-            raise SagaStorageUnavailableError(message) from error
+    try:
+        if path.is_dir():
+            message = f"{path} is a folder; name a file in it"
+            raise SagaStorageUnavailableError(message)
+        if not path.parent.is_dir():
+            message = f"the folder {path.parent} does not exist; create it first"
+            raise SagaStorageUnavailableError(message)
+        with _creating:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        message = f"the file {path} cannot be created ({error.strerror}); check owner and mode of its folder"
+        raise SagaStorageUnavailableError(message) from error
 
 
 def _set_up(connection: sqlite3.Connection, path: Path, busy_timeout: float, *, writes: bool) -> None:

@@ -176,15 +176,15 @@ def claim_due(
         token=_text("token", token),
         ttl=micros(ttl),
         limit=limit,
-        definitions=_json(definitions),
-        exclude=_json(exclude),
+        definitions=_json(list(definitions)),
+        exclude=_json(list(exclude)),
         suspects=suspects,
     )
 
 
 def prune(older_than: float, statuses: Collection[SagaStatus], limit: int) -> Prune:
     """Return one write of ``SagaStorage.prune``."""
-    return Prune(saga_id=None, older_than=micros(older_than), statuses=_json(statuses), limit=limit)
+    return Prune(saga_id=None, older_than=micros(older_than), statuses=_json(list(statuses)), limit=limit)
 
 
 def _row_values(row: Row) -> tuple[str, str | None, bool, int, int | None]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from saga.checks import is_number, refuse
 from saga.clock import SystemClock
-from saga.exceptions import SagaStorageUnavailableError
+from saga.exceptions import SagaStorageUnavailableError, SagaValidationError
 from saga.storage import _sqlite_reader as reader
 from saga.storage import _sqlite_writes as writes
 from saga.storage._checks import check_append, check_connection, check_prune, check_query
@@ -138,8 +138,12 @@ class SQLiteSagaStorage(SagaStorage):
             raise self._silent() from error
 
     def _ask(self, question: Callable[..., T], *args: object) -> T:
-        with translated(self._path):
-            return question(self._reader, *args)
+        try:
+            with translated(self._path):
+                return question(self._reader, *args)
+        except UnicodeEncodeError as error:
+            message = f"a text of this question is no Unicode: {error}"
+            raise SagaValidationError(message) from error
 
     def _silent(self) -> SagaStorageUnavailableError:
         message = f"the database {self._path} has not answered for {self._answer_timeout} seconds; check its disk"
@@ -242,6 +246,7 @@ class SQLiteSagaStorage(SagaStorage):
         return deleted
 
     async def health_check(self) -> None:
-        """Return if the file can be read."""
+        """Return if the file can be read, and its write lock be had."""
         self._session.check()
         await self._read(reader.check)
+        value_of(await self._commits.put(writes.release({})))

@@ -122,6 +122,16 @@ class Claiming(ContractBase):
             assert await claim_due(storage, "next") == ["c"]
 
     @pytest.mark.asyncio
+    async def test_a_token_never_claims_a_saga_a_second_time(self, clock: FakeClock) -> None:
+        """A call that comes again after its claim was given up returns nothing of it."""
+        async with self.storage(clock) as storage:
+            await create(storage, "s")
+            assert await claim_due(storage, "t") == ["s"]
+            await storage.release({"s": "t"})
+            assert await claim_due(storage, "t") == []
+            assert await claim_due(storage, "fresh") == ["s"]
+
+    @pytest.mark.asyncio
     async def test_a_saga_is_claimed_by_those_who_have_its_code_only(self, clock: FakeClock) -> None:
         """Name and version must both fit, as a pair."""
         async with self.storage(clock) as storage:
@@ -139,7 +149,8 @@ class Claiming(ContractBase):
         async with self.storage(clock) as storage:
             for saga_id in ("a", "b", "c"):
                 await create(storage, saga_id)
-            assert sorted(await claim_due(storage, "t", exclude={"b", "x"})) == ["a", "c"]
+            assert await claim_due(storage, "none", exclude=dict.fromkeys("abc").keys()) == []
+            assert sorted(await claim_due(storage, "some", exclude={"b", "x"})) == ["a", "c"]
 
     @pytest.mark.asyncio
     @pytest.mark.parametrize("suspects", [0, 1, 2])

@@ -36,7 +36,7 @@ from saga.testing.contract_kit import (
     row,
     stored,
 )
-from saga.types import AT_REST, AttentionCode
+from saga.types import AT_REST, AttentionCode, SagaFilter
 
 
 @pytest.fixture
@@ -325,6 +325,17 @@ async def test_where_boots_cannot_be_told_apart_claims_go_by_the_wall_clock(path
     restarted.boot = ""
     async with SQLiteSagaStorage(path, clock=restarted) as storage:
         assert await claim_due(storage, "after") == ["s"]
+
+
+@pytest.mark.asyncio
+async def test_a_question_that_is_no_unicode_is_refused(path: Path) -> None:
+    """By name, not by the driver's error."""
+    async with SQLiteSagaStorage(path) as storage:
+        for ask in (storage.load(["\ud800"]), storage.history("\ud800"), storage.query(SagaFilter(name="\ud800"))):
+            with pytest.raises(SagaValidationError):
+                await ask
+        with pytest.raises(SagaValidationError, match="saga_id"):
+            await create(storage, "\ud800")
 
 
 @pytest.mark.asyncio

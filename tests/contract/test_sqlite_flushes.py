@@ -123,6 +123,8 @@ async def test_a_flush_that_fails_fails_what_it_held_and_nothing_later(path: Pat
             append(storage, "a", 1, None, write="w"), append(storage, "b", 1, None), return_exceptions=True
         )
         assert (await record(storage, "a")).version == 1
+        with pytest.raises(SagaStorageUnavailableError, match="another process holds it"):
+            await storage.health_check()
         holder.execute("COMMIT")
         holder.close()
         assert failed[0] is not failed[1]
