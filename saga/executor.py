@@ -263,7 +263,8 @@ class SagaRun:
     def _row(self, decision: Decision, now: float) -> Row:
         state = decision.state
         wait, release = 0.0 if not state.at_rest else None, False
-        if not state.open:
+        # What a crash loop was cut off in stays open while the saga rests; nobody here runs it.
+        if not state.open or (state.at_rest and not self._flights.works):
             wait = due_in(decision, now)
             long = self.env.patient and wait is not None and wait > self.env.limits.hold_claim
             release = wait is None or self._hurry or long

@@ -83,7 +83,7 @@ def test_good_exception_types_pass(value: tuple[type[Exception], ...]) -> None:
 @pytest.mark.parametrize("value", [ValueError, [ValueError], (ValueError(),), (int,), (BaseException,), None])
 def test_bad_exception_types_are_refused(value: Any) -> None:
     """What is no Exception ends the process or the task, and is none of a step's business."""
-    with pytest.raises(SagaValidationError, match="^unknown_on must be a tuple of exception types"):
+    with pytest.raises(SagaValidationError, match=r"^unknown_on must be a tuple of exception types"):
         check_exception_types("unknown_on", value)
 
 

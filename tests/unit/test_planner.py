@@ -220,6 +220,16 @@ def test_a_crash_loop_blocks_until_somebody_deals_with_it() -> None:
         assert play.started() == [started]
 
 
+def test_what_may_run_once_only_is_not_run_again_after_a_crash_loop() -> None:
+    """R2, R18: the attempt that was cut off stays open while the saga rests, and is then settled as declared."""
+    play = Play(a_step("a", on_interrupt="compensate"))
+    play.die()
+    play.add(Claimed("x", 2, RECOVERIES_MAX + 1, expired=True))
+    assert play.state.blocked
+    play.add(RetryRequested("mended"))
+    assert play.started() == ["undo a"]
+
+
 def test_bad_code_is_forgotten_when_good_code_goes_on() -> None:
     """R20: the attention was advisory."""
     play = Play(a_step("a"))

@@ -8,7 +8,18 @@ from typing import Any, Never, NoReturn
 
 import pytest
 
-from saga import Limits, Observer, RetryPolicy, Saga, SagaContext, SagaInfo, SagaStatus, SagaTimeoutError
+from saga import (
+    AttentionCode,
+    Limits,
+    Observer,
+    RetryPolicy,
+    Saga,
+    SagaContext,
+    SagaExecutionError,
+    SagaInfo,
+    SagaStatus,
+    SagaTimeoutError,
+)
 from tests.unit.kit import Line, chain, dag, fail, memory, orchestrator, raising, step, succeed, undo
 
 
@@ -113,6 +124,32 @@ async def test_a_timeout_says_that_it_was_one() -> None:
     assert isinstance(result.error, SagaTimeoutError)
     assert "timeout" in str(result.error)
     assert "CancelledError" not in str(result.error)
+
+
+@pytest.mark.asyncio
+async def test_a_crash_loop_is_a_resting_point_and_a_retry_goes_on_where_it_broke() -> None:
+    """R18: whoever waits is told, and nobody holds the claim."""
+    broken = [True]
+    attempts: list[int] = []
+
+    async def crash(ctx: SagaContext) -> None:
+        attempts.append(ctx.attempt)
+        if broken:
+            raise Hush
+
+    cls = chain(step("a", crash))
+    async with orchestrator(sagas=[cls]) as runs:
+        with pytest.raises(SagaExecutionError, match="the driver of saga s stopped"):
+            await runs.execute(cls(), saga_id="s")
+        parked = await runs.execute(cls(), saga_id="s")
+        assert parked.attention is not None
+        assert parked.attention.code is AttentionCode.CRASH_LOOP
+        assert (await runs.get("s")).owner is None
+        assert attempts == [1, 2, 3, 4, 5, 6]
+        broken.clear()
+        await runs.retry("s", "mended")
+        assert (await runs.execute(cls(), saga_id="s")).success
+        assert attempts == [1, 2, 3, 4, 5, 6, 7]
 
 
 async def never(ctx: SagaContext) -> Never:
