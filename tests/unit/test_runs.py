@@ -18,6 +18,7 @@ from saga import (
     SagaExecutionError,
     SagaInfo,
     SagaStatus,
+    SagaStorageUnavailableError,
     SagaTimeoutError,
 )
 from tests.unit.kit import Line, chain, dag, fail, memory, orchestrator, raising, step, succeed, undo
@@ -230,3 +231,167 @@ async def test_headers_that_cannot_be_stored_are_left_out_and_reported() -> None
     assert stored.unreadable is None
     assert stored.entries[0].events[0].headers == {"trace": "t-1"}
     assert len(reports) == 1
+
+
+# --------------------------------------------------------------------------------- other processes, and storages away
+
+
+class Cut(Line):
+    """A storage that can be cut off, and that can lose answers."""
+
+    cut = False
+    lost = ""
+
+    async def before(self, call: str) -> None:
+        """Refuse while the line is cut."""
+        if self.cut:
+            message = "no route"
+            raise SagaStorageUnavailableError(message)
+
+    async def after(self, call: str) -> None:
+        """Lose the first answer of each call that is named."""
+        if call == self.lost:
+            self.lost = ""
+            message = "the answer was lost"
+            raise SagaStorageUnavailableError(message)
+
+
+@pytest.mark.parametrize("call", ["append", "renew", "claim_due"])
+@pytest.mark.asyncio
+async def test_a_lost_answer_repeats_the_call_and_never_the_action(call: str) -> None:
+    """R4: the same write under the same id is stored once."""
+    attempts: list[tuple[str, int]] = []
+
+    async def act(ctx: SagaContext) -> None:
+        attempts.append((ctx.step_name, ctx.attempt))
+        await asyncio.sleep(10)
+
+    async with memory() as storage:
+        line = Cut(storage)
+        async with orchestrator(line) as runs:
+            handle = await runs.start(chain(step("a", act), step("b", act))(), saga_id="s")
+            line.lost = call
+            assert (await handle.wait()).success
+        [stored] = await storage.load(["s"])
+    assert line.lost == "", "no answer was lost"
+    assert attempts == [("a", 1), ("b", 1)]
+    assert stored.record.version == 3
+    assert stored.record.recoveries == 0
+
+
+@pytest.mark.asyncio
+async def test_a_start_whose_answer_was_lost_can_be_repeated() -> None:
+    """R19: the saga is stored, nobody drives it, and its lease runs out."""
+    async with memory() as storage:
+        line = Cut(storage)
+        line.lost = "create"
+        saga = chain(step("a"))()
+        async with orchestrator(line) as runs:
+            with pytest.raises(SagaStorageUnavailableError, match="the answer was lost"):
+                await runs.execute(saga, saga_id="s")
+            assert (await runs.execute(saga)).success
+
+
+@pytest.mark.asyncio
+async def test_an_outage_is_waited_out() -> None:
+    """R4: the outcome is kept and written when the storage is back; nobody else took the saga meanwhile."""
+    attempts: list[int] = []
+
+    async def act(ctx: SagaContext) -> None:
+        attempts.append(ctx.attempt)
+        await asyncio.sleep(2)
+
+    async with memory() as storage:
+        line = Cut(storage)
+        async with orchestrator(line) as runs:
+            handle = await runs.start(chain(step("a", act), step("b", act))(), saga_id="s")
+            await asyncio.sleep(1)
+            line.cut = True
+            await asyncio.sleep(40)
+            line.cut = False
+            assert (await handle.wait()).success
+    assert attempts == [1, 1]
+
+
+@pytest.mark.asyncio
+async def test_a_process_that_cannot_renew_its_claim_stops_before_another_goes_on() -> None:
+    """R16: its attempt is interrupted a ttl after the last renewal that succeeded was sent."""
+    log: list[tuple[int, str, float]] = []
+
+    async def act(ctx: SagaContext) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(100 if ctx.attempt == 1 else 1)
+        except asyncio.CancelledError:
+            log.append((ctx.attempt, "interrupted", loop.time()))
+            raise
+        log.append((ctx.attempt, "done", loop.time()))
+
+    cls = chain(step("a", act, timeout=None))
+    async with memory() as storage:
+        line = Cut(storage)
+        async with orchestrator(storage, seed="two", sagas=[cls]), orchestrator(line) as cut_off:
+            handle = await cut_off.start(cls(), saga_id="s")
+            await asyncio.sleep(1)
+            line.cut = True
+            await asyncio.sleep(60)
+            line.cut = False
+            assert (await handle.wait()).success
+    assert [(attempt, how) for attempt, how, _ in log] == [(1, "interrupted"), (2, "done")]
+    assert log[0][2] < 15 + 15 / 3
+
+
+@pytest.mark.parametrize("sleeping", [False, True], ids=["running", "sleeping"])
+@pytest.mark.asyncio
+async def test_a_cancel_from_another_process_takes_effect_within_a_heartbeat(*, sleeping: bool) -> None:
+    """R13: it interrupts what runs, and wakes what sleeps."""
+
+    async def act(ctx: SagaContext) -> None:
+        await asyncio.sleep(0 if sleeping else 1_000)
+        raise ValueError
+
+    policy = RetryPolicy(max_attempts=3, initial_interval=50, jitter="none")
+    cls = chain(step("a", act, timeout=None, retry=policy))
+    async with memory() as storage, orchestrator(storage) as owner, orchestrator(storage, seed="two") as other:
+        handle = await owner.start(cls(), saga_id="s")
+        await asyncio.sleep(1)
+        await other.cancel("s", "from elsewhere")
+        assert (await handle.wait()).status is SagaStatus.ROLLED_BACK
+        assert asyncio.get_running_loop().time() <= 1 + 15 / 3
+
+
+@pytest.mark.asyncio
+async def test_a_saga_that_sleeps_long_is_nobodys_meanwhile() -> None:
+    """It costs neither a claim nor a slot, and comes back by the sweep."""
+    policy = RetryPolicy(max_attempts=2, initial_interval=300, max_interval=300, jitter="none")
+    async with orchestrator(limits=Limits(max_in_flight=1)) as runs:
+        handle = await runs.start(chain(step("a", fail, retry=policy))(), saga_id="s")
+        await asyncio.sleep(10)
+        record = await runs.get("s")
+        assert (record.owner, record.due_at) == (None, pytest.approx(runs.clock.now() + 290))
+        assert (await runs.execute(chain(step("b"), name="Other")())).success
+        assert (await handle.wait()).status is SagaStatus.ROLLED_BACK
+        assert 300 <= asyncio.get_running_loop().time() < 310
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["pivot open", "pivot committed"])
+@pytest.mark.usefixtures("system_time")
+@pytest.mark.asyncio
+async def test_a_lone_saga_past_its_pivot_is_left_as_it_is_when_its_caller_is_cancelled(*, committed: bool) -> None:
+    """R13: nothing is undone; what is left is named in a note."""
+    undone: list[str] = []
+
+    async def slow(ctx: SagaContext) -> None:
+        await asyncio.sleep(50)
+
+    async def note(result: Any, ctx: SagaContext) -> None:
+        undone.append(ctx.step_name)
+
+    pivot = step("pivot", succeed if committed else slow, None, pivot=True)
+    running = asyncio.create_task(chain(step("a", succeed, note), pivot, step("after", slow, None))().execute())
+    await asyncio.sleep(1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError) as cancelled:
+        await running
+    assert undone == []
+    assert "'a', 'pivot'" in cancelled.value.__notes__[0]
