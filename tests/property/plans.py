@@ -75,6 +75,31 @@ class Plan:
     deadline: float | None = None
 
 
+def plain_step(
+    name: str,
+    *acts: Act,
+    after: tuple[str, ...] = (),
+    timeout: float = 30.0,
+    pivot: bool = False,
+    retry: RetryPolicy | None = None,
+    undo_acts: tuple[Act, ...] = (),
+) -> StepPlan:
+    """Return a step with a compensation and with defaults everywhere."""
+    return StepPlan(
+        name=name,
+        dependencies=after,
+        pivot=pivot,
+        compensable=True,
+        compensate_on="uncertain",
+        on_interrupt="retry",
+        timeout=timeout,
+        retry=retry,
+        compensation_retry=RetryPolicy(max_attempts=3),
+        acts=acts,
+        undo_acts=undo_acts,
+    )
+
+
 class ByNameStrategy(FailureStrategy):
     """A user's own strategy: steps with an even number get some seconds, the others none."""
 
@@ -149,7 +174,7 @@ def plans(draw: st.DrawFn, size_max: int = 8, script_max: int = 3) -> Plan:
                 compensable=draw(st.sampled_from((True, True, True, False))),
                 compensate_on=draw(st.sampled_from(("uncertain", "uncertain", "success", "started"))),
                 on_interrupt=draw(st.sampled_from(("retry", *interrupts))),
-                timeout=draw(st.sampled_from((2.0, 10.0, 30.0))),
+                timeout=draw(st.sampled_from((2.0, 5.0, 10.0, 30.0))),
                 retry=draw(st.none() | policies),
                 compensation_retry=draw(policies),
                 acts=draw(acts(KINDS, script_max)),

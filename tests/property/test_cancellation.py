@@ -34,7 +34,7 @@ class Shaped(DAGSaga):
     saga_name = "shaped"
 
     def __init__(self, *, wiring: dict[str, list[str]], pivot: str = "", fails: str = "", deaf: str = "") -> None:
-        """Say which steps there are, what each waits for, and which one is the pivot, fails, or hears no cancellation."""
+        """Say which steps there are, what each waits for, and which is the pivot, fails, or hears no cancellation."""
         self.wiring = wiring
         self.pivot = pivot
         self.fails = fails
@@ -88,7 +88,7 @@ async def _deaf() -> None:
 
 LINE = {"a": [], "b": ["a"], "c": ["b"], "d": ["c"]}
 DIAMOND = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}
-WIDE = {"a": [], "b": [], "c": [], "d": []}
+WIDE: dict[str, list[str]] = {"a": [], "b": [], "c": [], "d": []}
 
 SHAPES: dict[str, Callable[[], Shaped]] = {
     "line": lambda: Shaped(wiring=LINE),
@@ -110,7 +110,12 @@ async def _cancelled_at(turns: tuple[int, ...], task: asyncio.Task[SagaResult]) 
     """Cancel the task at these turns from now; return the error that its caller got, or None if it ended before."""
     loop = cast("VirtualLoop", asyncio.get_running_loop())
     planned = {loop.turns + turn for turn in turns}
-    loop.on_turn = lambda: task.cancel() and None if loop.turns in planned else None
+
+    def cancel() -> None:
+        if loop.turns in planned:
+            task.cancel()
+
+    loop.on_turn = cancel
     try:
         await asyncio.wait([task])
     finally:

@@ -6,39 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from saga import Limits, SagaOrchestrator
-from saga.definition import RetryPolicy
 from saga.events import AttemptUnknown, LateOutcome
 from saga.recording import folded
 from saga.strategies import ParallelFailureStrategy
 from saga.types import AttentionCode, SagaStatus, UnknownReason
-from tests.property.plans import Act, Plan, StepPlan
+from tests.property.plans import Act, Plan, StepPlan, plain_step
 from tests.property.world import Host, World
 from tests.virtual import run_virtual
-
-
-def step(
-    name: str,
-    *acts: Act,
-    after: tuple[str, ...] = (),
-    timeout: float = 30.0,
-    pivot: bool = False,
-    undo: tuple[Act, ...] = (),
-    on_interrupt: str = "retry",
-) -> StepPlan:
-    """Return a step with defaults."""
-    return StepPlan(
-        name=name,
-        dependencies=after,
-        pivot=pivot,
-        compensable=True,
-        compensate_on="uncertain",
-        on_interrupt=on_interrupt,  # type: ignore[arg-type] - one of the three words
-        timeout=timeout,
-        retry=None,
-        compensation_retry=RetryPolicy(),
-        acts=acts,
-        undo_acts=undo,
-    )
 
 
 def saga_of(*steps: StepPlan) -> Plan:
@@ -83,8 +57,8 @@ def test_a_cancelled_attempt_does_not_delay_the_timeout_of_another() -> None:
 
     played(
         play,
-        first=saga_of(step("s0", Act("stubborn", 100.0), timeout=5.0)),
-        second=saga_of(step("s0", Act("hang"), timeout=5.0)),
+        first=saga_of(plain_step("s0", Act("stubborn", 100.0), timeout=5.0)),
+        second=saga_of(plain_step("s0", Act("hang"), timeout=5.0)),
     )
 
 
@@ -103,7 +77,7 @@ def test_a_cancel_that_meets_a_parking_saga_takes_effect() -> None:
         stored = (await world.storage.load(["one"]))[0]
         assert stored.record.status is folded(stored.entries).status is SagaStatus.ROLLED_BACK
 
-    played(play, one=saga_of(step("s0"), step("s1", Act("unstorable", 1.0), after=("s0",), pivot=True)))
+    played(play, one=saga_of(plain_step("s0"), plain_step("s1", Act("unstorable", 1.0), after=("s0",), pivot=True)))
 
 
 def test_a_late_outcome_waits_for_a_storage_that_is_away() -> None:
@@ -122,4 +96,4 @@ def test_a_late_outcome_waits_for_a_storage_that_is_away() -> None:
         assert stored.record.attention is not None
         assert stored.record.attention.code is AttentionCode.LATE_EFFECT
 
-    played(play, one=saga_of(step("s0", Act("stubborn", 3.0), timeout=2.0)))
+    played(play, one=saga_of(plain_step("s0", Act("stubborn", 3.0), timeout=2.0)))

@@ -448,7 +448,7 @@ async def _act(call: Call, act: Act) -> Any:
     return None if call.phase is Phase.COMPENSATION else result
 
 
-async def _perform(call: Call, act: Act) -> Any:  # noqa: C901, PLR0912 - one branch for each kind
+async def _perform(call: Call, act: Act) -> Any:
     host = call.host
 
     def effect() -> None:
