@@ -17,8 +17,10 @@ from typing import Any
 import msgspec
 
 from saga import (
+    AttentionCode,
     Limits,
     Observer,
+    SagaFilter,
     SagaInfo,
     SagaNotFoundError,
     SagaOrchestrator,
@@ -177,7 +179,7 @@ async def live(request: Request) -> Report:
             sagas=CLASSES,
             observers=[witness],
             resources={"world": world, "gate": gate},
-            limits=Limits(max_in_flight=5) if request.role == "share" else None,
+            limits=Limits(max_in_flight=2) if request.role == "share" else None,
             lease_ttl=request.lease,
             sweep_interval=request.sweep,
             clock=clock,
@@ -240,8 +242,18 @@ async def _crowd(request: Request, storage: MortalStorage, orchestrator: SagaOrc
 
 
 async def _share(request: Request, storage: MortalStorage, orchestrator: SagaOrchestrator, gate: Gate) -> None:
-    while (await orchestrator.statistics()).oldest_unfinished_at is not None:  # noqa: ASYNC110 - also others' sagas
-        await asyncio.sleep(POLL_SECONDS)
+    while True:
+        while (await orchestrator.statistics()).oldest_unfinished_at is not None:  # noqa: ASYNC110 - also others' sagas
+            await asyncio.sleep(POLL_SECONDS)
+        # Whoever kills without mercy brings a saga to rest that crashed too often in a row; then a person says go on.
+        page = await orchestrator.query(SagaFilter(attention=True), limit=500)
+        looping = [
+            row.saga_id for row in page.items if row.attention and row.attention.code is AttentionCode.CRASH_LOOP
+        ]
+        if not looping:
+            return
+        for saga_id in looping:
+            await orchestrator.retry(saga_id, "it was the test that killed its processes")
 
 
 async def _after_the_first_sweep(orchestrator: SagaOrchestrator) -> None:

@@ -23,14 +23,6 @@ def two_zygotes() -> Iterator[tuple[Zygote, Zygote]]:
 
 
 @pytest.fixture
-def zygotes(two_zygotes: tuple[Zygote, Zygote]) -> Iterator[tuple[Zygote, Zygote]]:
-    """Two zygotes: two lives at once. A test that fails in the middle leaves no life to the next one."""
-    yield two_zygotes
-    for one in two_zygotes:
-        one.end_life()
-
-
-@pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """A directory, in memory where the host has such a thing: SIGKILL takes nothing back that was written."""
     if not MEMORY.is_dir():
@@ -41,3 +33,13 @@ def place(tmp_path: Path) -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def zygotes(two_zygotes: tuple[Zygote, Zygote], place: Path) -> Iterator[tuple[Zygote, Zygote]]:
+    """Two zygotes: two lives at once. A test that fails in the middle leaves no life to the next one."""
+    # It stands on `place` so that lives end before their files go.
+    assert place.is_dir()
+    yield two_zygotes
+    for one in two_zygotes:
+        one.end_life()

@@ -32,9 +32,9 @@ def test_two_hundred_sagas_survive_random_kills_of_their_two_workers(
         crowd = Request(directory=str(place), story=story, role="crowd", sagas=sagas, gate="a")
         assert zygotes[0].live(crowd).killed
     everything = tuple(saga for sagas in SAGAS.values() for saga in sagas)
-    share = Request(directory=str(place), role="share", sagas=everything, ahead=LATER, pause=0.3, lease=0.6, sweep=0.1)
+    share = Request(directory=str(place), role="share", sagas=everything, ahead=LATER, pause=0.1, lease=0.6, sweep=0.1)
     kills, last = kill_until_done(zygotes, share, random.Random(seed))  # noqa: S311 - the same kills for the same seed
-    assert kills >= 20
+    assert kills >= 15
     report = last.done()
     for story, sagas in SAGAS.items():
         for saga in sagas:
@@ -47,7 +47,7 @@ def kill_until_done(zygotes: tuple[Zygote, Zygote], share: Request, chance: rand
     until = time.monotonic() + DEADLINE_SECONDS
     kills = 0
     while True:
-        time.sleep(chance.uniform(0.05, 0.6))
+        time.sleep(chance.uniform(0.05, 0.45))
         assert time.monotonic() < until, f"after {kills} kills not all sagas are at rest"
         victim = chance.randrange(2)
         with suppress(ProcessLookupError):
