@@ -97,3 +97,20 @@ def test_a_late_outcome_waits_for_a_storage_that_is_away() -> None:
         assert stored.record.attention.code is AttentionCode.LATE_EFFECT
 
     played(play, one=saga_of(plain_step("s0", Act("stubborn", 3.0), timeout=2.0)))
+
+
+def test_leaving_while_a_claim_is_on_its_way_leaves_nothing_claimed() -> None:
+    """R15a: what a sweep has just claimed is released as well, and does not wait for its lease to run out."""
+
+    async def play(world: World) -> None:
+        first, second = Host("first", world), Host("second", world)
+        async with orchestrator_on(first) as orchestrator:
+            await orchestrator.start(world.saga_class(first, "one")(), saga_id="one")
+        second.latency = 0.5
+        async with orchestrator_on(second):
+            # Half a second to the storage, half a second back: the claim stands, and its answer is not here yet.
+            await asyncio.sleep(0.7)
+        assert not await second.storage.still_claimed()
+        assert (await world.storage.load(["one"]))[0].record.owner is None
+
+    played(play, one=saga_of(plain_step("s0", Act("hang"), timeout=100.0)))

@@ -186,6 +186,7 @@ class HostStorage(SagaStorage):
         self, new: NewSaga, events: Sequence[Event], *, claim: Claim | None, write_id: str, connection: Any = None
     ) -> Appended:
         """Pass on."""
+        self._host.world.started.add(new.saga_id)
         if claim is not None:
             self._tokens.append((new.saga_id, claim.token))
         return await self._call(
@@ -225,13 +226,13 @@ class HostStorage(SagaStorage):
         suspects: int = 1,
     ) -> list[StoredSaga]:
         """Pass on."""
-        found = await self._call(
+        # Noted first: what is claimed stays claimed, also where the answer reaches nobody.
+        self._tokens += [(saga_id, token) for saga_id in self._host.world.started]
+        return await self._call(
             lambda: self._inner.claim_due(
                 owner, token, ttl, limit, definitions=definitions, exclude=exclude, suspects=suspects
             )
         )
-        self._tokens += [(stored.record.saga_id, token) for stored in found]
-        return found
 
     async def still_claimed(self) -> list[str]:
         """Return the sagas that the host claims now; those claims end with this."""
@@ -308,6 +309,7 @@ class World:
         ledger: Every call of user code.
         broken: What user code saw and must not see.
         ttl: Seconds that claims stand.
+        started: The sagas that were ever created, or were to be.
         over: Whether user code must end when it is cancelled, whatever it was to do.
         classes: The code of each host.
     """
@@ -319,6 +321,7 @@ class World:
     ledger: list[Call] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     ttl: float = 15.0
+    started: set[str] = field(default_factory=set)
     over: bool = False
     classes: dict[tuple[str, str], type[DAGSaga]] = field(default_factory=dict)
 
