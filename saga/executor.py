@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from saga.events import Claimed, Created, LateOutcome
+from saga.events import Claimed, Created
 from saga.exceptions import SagaClaimLostError, SagaError, SagaExecutionError
 from saga.flights import Flights
 from saga.fold import apply, fold
@@ -22,8 +22,8 @@ from saga.outcomes import Ended, fact_of
 from saga.planner import Decision, Work, decide, due_in
 from saga.recording import Recorder
 from saga.storage.base import Claim, Entry, NewSaga, Row
-from saga.types import LeaveReason, Outcome, SagaInfo, UnknownReason
-from saga.visits import visit
+from saga.types import LeaveReason, SagaInfo, UnknownReason
+from saga.visits import append_late
 from saga.waiting import Latch
 
 if TYPE_CHECKING:
@@ -378,11 +378,4 @@ class SagaRun:
             elif scope.abandoned:
                 self._nudge()
         elif scope.abandoned and scope.over:
-            self.env.spawn(self._append_late(ended))
-
-    async def _append_late(self, ended: Ended) -> None:
-        """Record the end of an attempt that this process had given up, as a visitor (R7)."""
-        failed = ended.error is not None or ended.reason is not None
-        outcome = Outcome.FAILED if failed else Outcome.SUCCEEDED
-        fact = LateOutcome(ended.step, ended.phase, ended.attempt, outcome)
-        await visit(self.env, self.saga_id, lambda _state: (fact,))
+            self.env.spawn(append_late(self.env, self.saga_id, ended))

@@ -218,7 +218,9 @@ def _late(state: SagaState, event: e.LateOutcome, at: float) -> SagaState:
         phase = replace(phase, open=None)
         step = replace(step, action=phase) if event.phase is _ACTION else replace(step, undo=phase)
         state = _with_step(state, event, step)
-    if event.phase is _ACTION and event.outcome is Outcome.SUCCEEDED and step.result is None and step.undo is not None:
+    # A pivot whose definite answer was taken is FAILED without doubt, and nothing will compensate it.
+    gone = step.undo is not None or step.status is StepStatus.FAILED
+    if event.phase is _ACTION and event.outcome is Outcome.SUCCEEDED and step.result is None and gone:
         message = (
             f"attempt {event.attempt} of step {event.step!r} succeeded after it had been given up and its compensation "
             f"had started: check whether its effect is undone"

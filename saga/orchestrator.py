@@ -129,8 +129,8 @@ class SagaOrchestrator:
     ) -> None:
         """Let running attempts end, for at most ``drain_timeout`` seconds, and hand over what is not at rest."""
         self.closing.set(None)
-        self._owned.closing = True
         try:
+            await self._owned.close()
             await self._drain()
         finally:
             for loop in self._loops:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from saga.clock import sleep
@@ -68,6 +69,13 @@ class Ownership:
     def sweep_soon(self) -> None:
         """Let the next sweep begin at once."""
         self._sweep_soon.set()
+
+    async def close(self) -> None:
+        """Claim nothing more; what a claim under way still gets is given back, if the storage answers in time."""
+        self.closing = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._env.limits.storage_backoff), self._sweeping:
+                pass
 
     async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -154,6 +162,9 @@ class Ownership:
                     break
                 token = self._env.clock.token()
                 found = await self._claim(token, limit)
+                if self.closing:
+                    await self._env.storage.release({stored.record.saga_id: token for stored in found})
+                    break
                 misfits = [(stored, why) for stored in found if (why := await self._adopt(stored, token))]
                 for stored, why in misfits:
                     await self._put_back(stored, token, why)

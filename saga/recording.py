@@ -75,7 +75,11 @@ class Recorder:
         """
         sent_at = self._env.clock.monotonic()
         write_id = f"{self._claim.token}:0"
-        answer = await self._env.storage.create(new, events, claim=self._claim, write_id=write_id)
+        try:
+            answer = await self._env.storage.create(new, events, claim=self._claim, write_id=write_id)
+        except SagaStorageUnavailableError:
+            # The first one may have been stored all the same; asking once more with its id finds that out.
+            answer = await self._env.storage.create(new, events, claim=self._claim, write_id=write_id)
         self._stored(answer, sent_at, None, events, planned, now)
 
     async def append(self, events: Sequence[Event], row: Row, planned: SagaState, now: float) -> bool:

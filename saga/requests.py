@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from saga.checks import check_saga_id, refuse
-from saga.events import CancelRequested, Event, RetryRequested
+from saga.events import AttentionCleared, CancelRequested, Event, RetryRequested
 from saga.exceptions import SagaNotCancellableError
 from saga.types import SagaStatus
 from saga.visits import info_of, load_state, visit
@@ -34,7 +34,10 @@ async def request_cancel(env: Environment, saga_id: str, reason: str) -> None:
             saga_id, (request,), row=None, expected_version=None, claim=None, write_id=env.clock.token()
         )
         # What counts is the place of the request in the journal, not what came after it.
-        _, state = await load_state(env.storage, saga_id, up_to=answer.version)
+        stored, state = await load_state(env.storage, saga_id, up_to=answer.version)
+        if stored.record.attention is not None and stored.record.attention.blocking and not state.blocked:
+            # It parked between the look and the request, which ended that; the row must say so, too.
+            await visit(env, saga_id, lambda now: None if now.at_rest else (AttentionCleared(),))
         env.observers.on_events(info_of(saga_id, state), (request,))
     if state.status is SagaStatus.COMPLETED or (state.cancel is not None and state.cancel.refused):
         what = "has completed" if state.status is SagaStatus.COMPLETED else "has passed its point of no return"

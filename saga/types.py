@@ -322,6 +322,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse bounds that cannot work."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                message = f"Limits.{name} must be a number above 0, not {value!r}"
+            kinds = int if name in ("max_in_flight", "payload_bytes") else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+                what = "an integer" if kinds is int else "a number"
+                message = f"Limits.{name} must be {what} above 0, not {value!r}"
                 raise SagaValidationError(message)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from saga.exceptions import SagaCorruptStateError, SagaNotFoundError, SagaVersionMovedError
+from saga.clock import sleep
+from saga.events import LateOutcome
+from saga.exceptions import (
+    SagaCorruptStateError,
+    SagaNotFoundError,
+    SagaStorageUnavailableError,
+    SagaVersionMovedError,
+)
 from saga.fold import fold
 from saga.recording import folded
 from saga.storage.base import Row
-from saga.types import SagaInfo
+from saga.types import Outcome, SagaInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from saga.environment import Environment
     from saga.events import Event
+    from saga.outcomes import Ended
     from saga.state import SagaState
     from saga.storage.base import SagaStorage, StoredSaga
 
@@ -72,3 +80,19 @@ async def visit(env: Environment, saga_id: str, facts_for: Callable[[SagaState],
             continue
         env.observers.on_events(info_of(saga_id, state), facts)
         return fold(state, answer.version, answer.at, facts)
+
+
+async def append_late(env: Environment, saga_id: str, ended: Ended) -> None:
+    """Record the end of an attempt that this process had given up (R7), when the storage takes it."""
+    failed = ended.error is not None or ended.reason is not None
+    outcome = Outcome.FAILED if failed else Outcome.SUCCEEDED
+    fact = LateOutcome(ended.step, ended.phase, ended.attempt, outcome)
+    while True:
+        try:
+            await visit(env, saga_id, lambda _state: (fact,))
+        except SagaStorageUnavailableError:
+            await sleep(env.clock, env.limits.storage_backoff)
+        except SagaNotFoundError:
+            return
+        else:
+            return

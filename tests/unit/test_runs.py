@@ -280,15 +280,30 @@ async def test_a_lost_answer_repeats_the_call_and_never_the_action(call: str) ->
 
 
 @pytest.mark.asyncio
-async def test_a_start_whose_answer_was_lost_can_be_repeated() -> None:
-    """R19: the saga is stored, nobody drives it, and its lease runs out."""
+async def test_a_start_whose_answer_was_lost_is_not_felt() -> None:
+    """R4: asking once more with the same write id finds that the saga is stored, and it is driven at once."""
     async with memory() as storage:
         line = Cut(storage)
         line.lost = "create"
+        async with orchestrator(line) as runs:
+            result = await runs.execute(chain(step("a"))(), saga_id="s")
+        [stored] = await storage.load(["s"])
+    assert result.success
+    assert line.lost == "", "no answer was lost"
+    assert stored.record.fence == 1
+
+
+@pytest.mark.asyncio
+async def test_a_start_while_the_storage_is_away_fails_fast_and_can_be_repeated() -> None:
+    """Nothing has run, and the same instance starts once the storage is back (R19)."""
+    async with memory() as storage:
+        line = Cut(storage)
         saga = chain(step("a"))()
         async with orchestrator(line) as runs:
-            with pytest.raises(SagaStorageUnavailableError, match="the answer was lost"):
+            line.cut = True
+            with pytest.raises(SagaStorageUnavailableError):
                 await runs.execute(saga, saga_id="s")
+            line.cut = False
             assert (await runs.execute(saga)).success
 
 
