@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from saga.codec import decode_events, encode_events
 from saga.context import SagaContext
 from saga.definition import SagaDefinition, SagaStep, define
-from saga.events import CancelRequested, Claimed, Created, Event, LateOutcome, RetryRequested
+from saga.events import AttemptSucceeded, CancelRequested, Claimed, Created, Event, LateOutcome, RetryRequested
 from saga.fold import apply, fold
 from saga.outcomes import Ended, fact_of
 from saga.planner import Decision, Work, decide, due_in
@@ -110,10 +110,12 @@ class Simulation:
             fact = fact_of(self.definition, state, end, now=self.now, draw=self.chance.random())
             state = apply(state, fact, self.now)
             facts.append(fact)
+            if len(self.ended) == 1:
+                self._check_counts(end, fact)
         hurry = UnknownReason.INTERRUPTED in self.told.values()
         decision = decide(self.definition, state, self.in_flight.keys(), self.now, hurry=hurry)
         self._check_pure(decision, state, hurry=hurry)
-        if self._trouble(0.03) and not self.state.at_rest and (facts or decision.facts):
+        if self._trouble(0.1) and not self.state.at_rest and (facts or decision.facts):
             # Somebody else's append came first: the outcomes are kept, the decision is not.
             self._store((CancelRequested("in between"),))
             return self._decide()
@@ -144,6 +146,16 @@ class Simulation:
             decision.wake_at,
         )
         assert set(again.interrupts) == set(decision.interrupts)
+
+    def _check_counts(self, end: Ended, fact: Event) -> None:
+        """Check that a success counts as long as it can."""
+        if end.phase is not Phase.ACTION or end.result is None:
+            return
+        name, known = end.step, self.reader
+        counts = name not in known.succeeded | known.undo_begun | known.skipped.keys()
+        counts = counts and (known.open.get((name, Phase.ACTION)) == end.attempt or name in known.in_doubt)
+        expected = AttemptSucceeded if counts else LateOutcome
+        assert isinstance(fact, expected), f"R7: {fact} although the success counts: {counts}"
 
     def _check_interrupts(self, decision: Decision, *, hurry: bool) -> None:
         state = decision.state
@@ -205,8 +217,10 @@ class Simulation:
         elif self.given_up and self.chance.random() < 0.3:
             self._end(*self.given_up.pop(), told=None, late=True)
         elif self.in_flight and self.chance.random() < 0.8:
-            work = self.chance.choice(sorted(self.in_flight))
-            self._end(*work, self.in_flight.pop(work), told=self.told.pop(work, None))
+            for work in self.chance.sample(
+                sorted(self.in_flight), self.chance.choice((1, min(2, len(self.in_flight))))
+            ):
+                self._end(*work, self.in_flight.pop(work), told=self.told.pop(work, None))
         elif not self.ended:
             self._wait(decision)
 

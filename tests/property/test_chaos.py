@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Generator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any, Literal, TypeVar
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saga import SagaFilter, SagaOrchestrator
-from saga.events import CancelRequested, LateOutcome, RetryRequested
+from saga.events import AttemptFailed, AttemptSucceeded, AttemptUnknown, CancelRequested, LateOutcome, RetryRequested
 from saga.exceptions import SagaError, SagaNotCancellableError, SagaNotFoundError, SagaStorageUnavailableError
 from saga.recording import folded
 from saga.results import result_of
@@ -89,6 +89,7 @@ class Play:
         self.results: list[SagaResult] = []
         self.orchestrators: dict[str, SagaOrchestrator] = {}
         self.gone: set[str] = set()
+        self.left_early: set[str] = set()
         self.statuses: dict[str, SagaStatus] = {}
         self.tasks: dict[asyncio.Task[Any], Host] = {}
 
@@ -151,6 +152,7 @@ class Play:
             elif doing == "recover":
                 await orchestrator.recover()
             else:
+                self.left_early.add(host.name)
                 await self._leave(host)
         except (SagaNotFoundError, SagaNotCancellableError, SagaStorageUnavailableError):
             return
@@ -243,6 +245,30 @@ class Play:
                 if result.saga_id == name:
                     _same_result(result, expected)
             _check_effects(self.world.plans[name], expected, calls)
+            self._check_owners(calls)
+            self._check_recorded(calls, reader)
+
+    def _check_owners(self, calls: Sequence[Call]) -> None:
+        """Check that a host which lost a saga stops its attempts within a heartbeat after it can know."""
+        for call, other in permutations(calls, 2):
+            if other.host is call.host or call.host.dead or call.cancelled is not None or other.began < call.began:
+                continue
+            knows = max(other.began, call.host.disturbed_until) + self.world.ttl / 3 + 2.0
+            assert call.ended is not None
+            assert call.ended <= knows, f"R16: {call} goes on although {other} runs"
+
+    def _check_recorded(self, calls: Sequence[Call], reader: Reader) -> None:
+        """Check that nothing which ended on an undisturbed host is missing in the journal."""
+        outcomes = (AttemptSucceeded, AttemptFailed, AttemptUnknown, LateOutcome)
+        facts = [fact for fact in reader.facts if isinstance(fact, outcomes)]
+        for call in calls:
+            if call.host.faults or call.host.name in self.left_early:
+                continue
+            mine = [f for f in facts if (f.step, f.phase, f.attempt) == (call.step, call.phase, call.attempt)]
+            assert mine, f"R4: the end of {call} is not recorded"
+            if call.returned and call.cancelled is None:
+                good = [f for f in mine if isinstance(f, AttemptSucceeded) or getattr(f, "outcome", "") == "succeeded"]
+                assert good, f"R4: {call} succeeded, and recorded is {mine}"
 
     def _check_pace(self, entries: Sequence[Entry]) -> None:
         """Check that nothing waited for longer than the longest attempt, where nothing went wrong."""
@@ -322,6 +348,7 @@ _OK = Act("ok", 1.0)
 _FIRST = plain_step("s0", _OK)
 _SECOND = plain_step("s1", _OK, after=("s0",))
 SHAPES = {
+    "slow": (plain_step("s0", Act("ok", 60.0), timeout=100.0),),
     "line": (_FIRST, _SECOND, plain_step("s2", _OK, after=("s1",))),
     "line that fails": (
         _FIRST,
@@ -354,3 +381,7 @@ def test_one_fault_at_any_storage_call_changes_no_outcome(shape: str, kind: Faul
         else:
             expected = SagaStatus.ROLLED_BACK if "fails" in shape else SagaStatus.COMPLETED
             assert status is expected, f"{kind} at call {call}"
+        if kind.startswith("error") and play.results:
+            # The write was repeated, so nobody noticed: not even an attempt more.
+            again = [one for one in play.world.ledger if one.attempt > 1]
+            assert not again, f"R4: {kind} at call {call}: {again}"

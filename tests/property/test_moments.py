@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from saga import Limits, SagaOrchestrator
-from saga.events import AttemptUnknown, LateOutcome
+from saga.events import AttemptUnknown, Event, LateOutcome
 from saga.recording import folded
 from saga.strategies import ParallelFailureStrategy
 from saga.types import AttentionCode, SagaStatus, UnknownReason
@@ -15,9 +15,9 @@ from tests.property.world import Host, World
 from tests.virtual import run_virtual
 
 
-def saga_of(*steps: StepPlan) -> Plan:
-    """Return a saga that fails fast."""
-    return Plan(steps, ParallelFailureStrategy.FAIL_FAST)
+def saga_of(*steps: StepPlan, strategy: ParallelFailureStrategy = ParallelFailureStrategy.FAIL_FAST) -> Plan:
+    """Return a saga of these steps."""
+    return Plan(steps, strategy)
 
 
 def played(play: Callable[[World], Awaitable[None]], **plans: Plan) -> None:
@@ -114,3 +114,42 @@ def test_leaving_while_a_claim_is_on_its_way_leaves_nothing_claimed() -> None:
         assert (await world.storage.load(["one"]))[0].record.owner is None
 
     played(play, one=saga_of(plain_step("s0", Act("hang"), timeout=100.0)))
+
+
+async def _cancelled_while_an_outcome_is_written(world: World) -> tuple[Event, ...]:
+    """Run a saga whose first outcome, after a second, meets a cancel on its way; return its facts."""
+    near, far = Host("near", world), Host("far", world)
+    near.latency = 0.2
+    async with orchestrator_on(near) as owner, orchestrator_on(far) as other:
+        handle = await owner.start(world.saga_class(near, "one")(), saga_id="one")
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.9)
+        await other.cancel("one", "please")
+        result = await handle.wait()
+        assert result.status is SagaStatus.ROLLED_BACK
+        assert asyncio.get_running_loop().time() - began < 10.0, "nothing waits for what was cancelled"
+    return tuple(fact for entry in await world.entries("one") for fact in entry.events)
+
+
+def test_an_outcome_that_meets_a_request_is_kept() -> None:
+    """R4, R13: the append is refused, the outcome is not lost, and the compensation gets the result."""
+
+    async def play(world: World) -> None:
+        facts = await _cancelled_while_an_outcome_is_written(world)
+        places = [type(fact).__name__ for fact in facts]
+        assert places.index("CancelRequested") < places.index("AttemptSucceeded")
+        assert not [fact for fact in facts if isinstance(fact, AttemptUnknown)]
+
+    played(play, one=saga_of(plain_step("s0", Act("ok", 1.0)), plain_step("s1", Act("ok", 1.0), after=("s0",))))
+
+
+def test_a_failure_that_meets_a_cancel_leaves_nothing_to_the_strategy() -> None:
+    """R13: a cancel that took effect interrupts what runs, also where a failure is recorded right after it."""
+
+    async def play(world: World) -> None:
+        facts = await _cancelled_while_an_outcome_is_written(world)
+        lost = [fact for fact in facts if isinstance(fact, AttemptUnknown)]
+        assert [(fact.step, fact.reason) for fact in lost] == [("s1", UnknownReason.CANCELLED)]
+
+    steps = (plain_step("s0", Act("refuse", 1.0)), plain_step("s1", Act("ok", 25.0)))
+    played(play, one=saga_of(*steps, strategy=ParallelFailureStrategy.WAIT_ALL))

@@ -63,10 +63,10 @@ class Call:
         attempt: Which attempt.
         key: Its idempotency key.
         began: When it began.
-        effects: How many calls had had their effect when this one had its own; None if it had none.
+        effect: When it had its effect; None if it had none.
         ended: When it ended; None while it runs.
         cancelled: When it was first cancelled; None if it was not.
-        returned: Whether it returned.
+        returned: Whether it returned what can be stored.
         number: Its place among all calls.
     """
 
@@ -189,9 +189,13 @@ class HostStorage(SagaStorage):
         self._host.world.started.add(new.saga_id)
         if claim is not None:
             self._tokens.append((new.saga_id, claim.token))
-        return await self._call(
-            lambda: self._inner.create(new, events, claim=claim, write_id=write_id, connection=connection)
-        )
+
+        async def create() -> Appended:
+            answer = await self._inner.create(new, events, claim=claim, write_id=write_id, connection=connection)
+            self._host.world.claimers[new.saga_id] = self._host
+            return answer
+
+        return await self._call(create)
 
     async def load(self, saga_ids: Collection[str]) -> list[StoredSaga]:
         """Pass on."""
@@ -228,11 +232,15 @@ class HostStorage(SagaStorage):
         """Pass on."""
         # Noted first: what is claimed stays claimed, also where the answer reaches nobody.
         self._tokens += [(saga_id, token) for saga_id in self._host.world.started]
-        return await self._call(
-            lambda: self._inner.claim_due(
+
+        async def claim() -> list[StoredSaga]:
+            found = await self._inner.claim_due(
                 owner, token, ttl, limit, definitions=definitions, exclude=exclude, suspects=suspects
             )
-        )
+            self._host.world.claimers.update({stored.record.saga_id: self._host for stored in found})
+            return found
+
+        return await self._call(claim)
 
     async def still_claimed(self) -> list[str]:
         """Return the sagas that the host claims now; those claims end with this."""
@@ -310,6 +318,7 @@ class World:
         broken: What user code saw and must not see.
         ttl: Seconds that claims stand.
         started: The sagas that were ever created, or were to be.
+        claimers: Who claimed each saga last.
         over: Whether user code must end when it is cancelled, whatever it was to do.
         classes: The code of each host.
     """
@@ -322,6 +331,7 @@ class World:
     broken: list[str] = field(default_factory=list)
     ttl: float = 15.0
     started: set[str] = field(default_factory=set)
+    claimers: dict[str, Host] = field(default_factory=dict)
     over: bool = False
     classes: dict[tuple[str, str], type[DAGSaga]] = field(default_factory=dict)
 
@@ -341,11 +351,15 @@ class World:
 
     async def began(self, host: Host, ctx: SagaContext) -> Call:
         """Write down a call of user code and look whether it may run now."""
+        paused = host.frozen
+        await host.gate()
         now = asyncio.get_running_loop().time()
         call = Call(
             host, ctx.saga_id, ctx.step_name, ctx.phase, ctx.attempt, ctx.idempotency_key, now, len(self.ledger)
         )
         await self._check_may_run(call)
+        if self.claimers[call.saga_id] is not host and not paused:
+            self.broken.append(f"R16: {call} begins although {self.claimers[call.saga_id].name} has claimed the saga")
         self.ledger.append(call)
         return call
 
@@ -410,7 +424,6 @@ def _class_of(world: World, host: Host, name: str, plan: Plan) -> type[DAGSaga]:
 
 def _action_of(world: World, host: Host, step: StepPlan) -> Callable[[SagaContext], Awaitable[Any]]:
     async def action(ctx: SagaContext) -> Any:
-        await host.gate()
         call = await world.began(host, ctx)
         for dependency in step.dependencies:
             if ctx.get(dependency) != {"by": dependency}:
@@ -422,7 +435,6 @@ def _action_of(world: World, host: Host, step: StepPlan) -> Callable[[SagaContex
 
 def _compensation_of(world: World, host: Host, step: StepPlan) -> Callable[[Any, SagaContext], Awaitable[None]]:
     async def compensation(result: Any, ctx: SagaContext) -> None:
-        await host.gate()
         call = await world.began(host, ctx)
         expected = {"by": step.name} if ctx.outcome == "succeeded" else None
         if result != expected:
@@ -441,7 +453,7 @@ async def _act(call: Call, act: Act) -> Any:
     loop = asyncio.get_running_loop()
     try:
         result = await _perform(call, act)
-        call.returned = True
+        call.returned = act.kind != "unstorable"
     except asyncio.CancelledError:
         call.cancelled = loop.time() if call.cancelled is None else call.cancelled
         raise
