@@ -27,7 +27,7 @@ from saga.definition import (
 )
 from saga.events import Created
 from saga.exceptions import SagaDefinitionError, SagaError, SagaExecutionError, SagaValidationError
-from saga.strategies import FailureStrategy, ParallelFailureStrategy, strategy_of
+from saga.strategies import FailureStrategy, ParallelFailureStrategy, WaitAllStrategy, strategy_of
 from saga.user_code import caught
 from saga.waiting import Latch
 
@@ -58,10 +58,9 @@ class Life:
         saga_id: Its id, once it has one.
         owner: Who runs it: an orchestrator, or the saga itself; None before it runs.
         run: The run it belongs to, in whatever form the owner keeps it.
-        steps: The steps that build() has added so far.
+        drafts: What build() has added so far.
         definition: The frozen definition, once build() has ended.
         building: Whether build() runs.
-        names: The names of the steps added so far, in one Unicode form.
         built: What others wait on while build() runs; None if nobody does.
         pending: Steps that were to be added and whose adding was not awaited.
     """
@@ -71,14 +70,13 @@ class Life:
         "building",
         "built",
         "definition",
-        "names",
+        "drafts",
         "owner",
         "pending",
         "run",
         "saga_id",
         "saga_name",
         "saga_version",
-        "steps",
     )
 
     def __init__(self, saga_name: str, saga_version: str, arguments: msgspec.Raw) -> None:
@@ -89,38 +87,11 @@ class Life:
         self.saga_id: str | None = None
         self.owner: object = None
         self.run: Any = None
-        self.steps: list[SagaStep] = []
+        self.drafts: list[Draft] = []
         self.definition: SagaDefinition | None = None
         self.building = False
         self.built: Latch[None] | None = None
-        self.names: set[str] = set()
         self.pending = 0
-
-    def add(self, draft: Draft, dependencies: Collection[str] | None) -> None:
-        """Check a step and add it.
-
-        Raises:
-            SagaDefinitionError: If it does not fit the saga.
-            SagaValidationError: If a value is out of range.
-            SagaExecutionError: If build() has ended.
-        """
-        if not self.building:
-            message = f"saga {self.saga_name!r}: steps are added in build() and fixed once it has ended"
-            raise SagaExecutionError(message, saga_name=self.saga_name, saga_id=self.saga_id)
-        after: tuple[str, ...]
-        if dependencies is None:
-            after = (self.steps[-1].name,) if self.steps else ()
-        else:
-            after = _checked_dependencies(dependencies)
-        step = _step_of(draft, after)
-        name = step.name if step.name.isascii() else unicodedata.normalize("NFC", step.name)
-        if name in self.names:
-            message = "there is a step of this name already"
-            raise SagaDefinitionError(message)
-        if len(self.steps) >= STEPS_MAX:
-            refuse("the number of steps", len(self.steps) + 1, f"at most {STEPS_MAX}")
-        self.names.add(name)
-        self.steps.append(step)
 
 
 def life_of(saga: object) -> Life:
@@ -136,7 +107,7 @@ def life_of(saga: object) -> Life:
 
 
 class Draft(NamedTuple):
-    """A step as the user gave it; see ``Saga.add_step`` for its fields. Hashed at every step, hence a plain tuple."""
+    """A step as the user gave it; see ``Saga.add_step`` for its fields. Hashed for every saga, hence a plain tuple."""
 
     name: str
     action: Action
@@ -150,29 +121,32 @@ class Draft(NamedTuple):
     unknown_on: tuple[type[Exception], ...]
     compensate_on: CompensateOn
     on_interrupt: OnInterrupt
+    dependencies: Collection[str] | None
+
+
+Unbound = tuple[Draft, tuple[bool, bool], tuple[type, ...]]
+"""A draft with plain functions instead of bound methods, which of the two were bound, and the types of its values."""
 
 
 class Adding:
     """Adds a step when it is awaited, and tells a forgotten ``await`` from a step that was never added."""
 
-    __slots__ = ("_dependencies", "_draft", "_life")
+    __slots__ = ("_draft", "_life")
 
-    def __init__(self, life: Life, draft: Draft, dependencies: Collection[str] | None = None) -> None:
+    def __init__(self, life: Life, draft: Draft) -> None:
         """Remember that the step is to be added; without dependencies it comes after the one before."""
         self._life = life
         self._draft = draft
-        self._dependencies = dependencies
         life.pending += 1
 
     def __await__(self) -> Generator[None, None, None]:
-        """Check the step and add it."""
+        """Add the step; all steps are checked together when ``build`` has ended."""
         life = self._life
+        if not life.building:
+            message = f"saga {life.saga_name!r}: steps are added in build() and fixed once it has ended"
+            raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
         life.pending -= 1
-        try:
-            life.add(self._draft, self._dependencies)
-        except (SagaDefinitionError, SagaValidationError) as error:
-            message = f"saga {life.saga_name!r}, step {self._draft.name!r}: {error}"
-            raise type(error)(message, saga_name=life.saga_name, step=str(self._draft.name)) from error.__cause__
+        life.drafts.append(self._draft)
         return
         yield
 
@@ -191,7 +165,7 @@ async def definition_of(saga: Buildable) -> SagaDefinition:
         life.built = life.built or Latch()
         await life.built.wait()
         return await definition_of(saga)
-    life.building, life.steps, life.names, life.pending = True, [], set(), 0
+    life.building, life.drafts, life.pending = True, [], 0
     try:
         await _build(saga, life.saga_name)
     finally:
@@ -202,9 +176,40 @@ async def definition_of(saga: Buildable) -> SagaDefinition:
     if life.pending:
         message = f"saga {life.saga_name!r}: build() adds {life.pending} step(s) without 'await'"
         raise SagaDefinitionError(message, saga_name=life.saga_name)
-    strategy = strategy_of(saga.failure_strategy)
-    life.definition = define(life.saga_name, life.saga_version, life.steps, strategy)
+    life.definition = _defined(life, strategy_of(saga.failure_strategy))
     return life.definition
+
+
+def _defined(life: Life, strategy: FailureStrategy) -> SagaDefinition:
+    """Return the checked definition; what was checked for one instance of a saga need not be for the next."""
+    drafts = life.drafts
+    unbound = tuple([_unbound(draft) for draft in drafts])
+    try:
+        blueprint = _remembered(life.saga_name, life.saga_version, unbound)
+    except TypeError:
+        # Something that cannot be hashed; the check says what, or accepts it.
+        blueprint = _checked(life.saga_name, life.saga_version, unbound)
+    steps = {
+        step.name: replace(step, action=draft.action, compensation=draft.compensation)
+        for step, draft in zip(blueprint.steps.values(), drafts, strict=True)
+    }
+    return replace(blueprint, steps=steps, strategy=strategy)
+
+
+def _unbound(draft: Draft) -> Unbound:
+    name, action, compensation, *options, dependencies = draft
+    bound = type(action) is MethodType, type(compensation) is MethodType
+    if type(action) is MethodType:
+        action = action.__func__
+    if type(compensation) is MethodType:
+        compensation = compensation.__func__
+    if type(dependencies) is set:
+        dependencies = frozenset(dependencies)
+    elif type(dependencies) is list:
+        dependencies = tuple(dependencies)
+    plain = tuple.__new__(Draft, (name, action, compensation, *options, dependencies))
+    # True equals 1, so the types belong to what makes two drafts the same.
+    return plain, bound, tuple(map(type, options))
 
 
 def birth_of(life: Life, definition: SagaDefinition, deadline: float | None) -> Created:
@@ -230,31 +235,36 @@ async def _build(saga: Buildable, name: str) -> None:
         raise SagaDefinitionError(message, saga_name=name) from error
 
 
-def _step_of(draft: Draft, dependencies: tuple[str, ...]) -> SagaStep:
-    """Return the checked step; what was checked for one instance of a saga need not be for the next."""
-    action, compensation = draft.action, draft.compensation
-    bound = isinstance(action, MethodType), isinstance(compensation, MethodType)
-    plain = Draft(draft.name, _function_of(action), _function_of(compensation), *draft[3:])
-    # True equals 1, so the types belong to what makes two drafts the same.
-    kinds = type(draft.timeout), type(draft.max_retries), type(draft.compensation_timeout), type(draft.pivot)
-    try:
-        step = _remembered(plain, bound, kinds)
-    except TypeError:
-        # Something that cannot be hashed; the check says what, or accepts it.
-        step = _checked(plain, bound)
-    return replace(step, action=action, compensation=compensation, dependencies=dependencies)
+@lru_cache(maxsize=1024)
+def _remembered(saga_name: str, saga_version: str, unbound: tuple[Unbound, ...]) -> SagaDefinition:
+    return _checked(saga_name, saga_version, unbound)
 
 
-def _function_of(call: Any) -> Any:
-    return call.__func__ if isinstance(call, MethodType) else call
+def _checked(saga_name: str, saga_version: str, unbound: tuple[Unbound, ...]) -> SagaDefinition:
+    if len(unbound) > STEPS_MAX:
+        refuse(f"saga {saga_name!r}: the number of steps", len(unbound), f"at most {STEPS_MAX}")
+    steps: list[SagaStep] = []
+    names: set[str] = set()
+    for draft, bound, _ in unbound:
+        try:
+            step = _checked_step(draft, bound, steps)
+            _note_name(step.name, names)
+        except (SagaDefinitionError, SagaValidationError) as error:
+            message = f"saga {saga_name!r}, step {draft.name!r}: {error}"
+            raise type(error)(message, saga_name=saga_name, step=str(draft.name)) from error.__cause__
+        steps.append(step)
+    return define(saga_name, saga_version, steps, WaitAllStrategy())
 
 
-@lru_cache(maxsize=4096)
-def _remembered(draft: Draft, bound: tuple[bool, bool], _kinds: tuple[type, ...]) -> SagaStep:
-    return _checked(draft, bound)
+def _note_name(name: str, names: set[str]) -> None:
+    folded = unicodedata.normalize("NFC", name)
+    if folded in names:
+        message = "there is a step of this name already"
+        raise SagaDefinitionError(message)
+    names.add(folded)
 
 
-def _checked(draft: Draft, bound: tuple[bool, bool]) -> SagaStep:
+def _checked_step(draft: Draft, bound: tuple[bool, bool], before: list[SagaStep]) -> SagaStep:
     check_name("name", draft.name)
     check_callable("the action", draft.action, 1, bound=bound[0])
     if draft.compensation is not None:
@@ -277,6 +287,7 @@ def _checked(draft: Draft, bound: tuple[bool, bool]) -> SagaStep:
         name=draft.name,
         action=draft.action,
         compensation=draft.compensation,
+        dependencies=_checked_dependencies(draft, before),
         timeout=check_seconds("timeout", draft.timeout),
         retry=_retry(draft),
         compensation_timeout=check_seconds("compensation_timeout", draft.compensation_timeout),
@@ -300,13 +311,16 @@ def _retry(draft: Draft) -> RetryPolicy | None:
     return RetryPolicy(max_attempts=retries + 1)
 
 
-def _checked_dependencies(given: Collection[str]) -> tuple[str, ...]:
-    if isinstance(given, str | bytes) or not isinstance(given, list | tuple | set | frozenset):
+def _checked_dependencies(draft: Draft, before: list[SagaStep]) -> tuple[str, ...]:
+    given = draft.dependencies
+    if given is None:
+        return (before[-1].name,) if before else ()
+    if not isinstance(given, list | tuple | set | frozenset):
         refuse("dependencies", given, "a set, list or tuple of step names, such as {'reserve'}")
     for name in given:
         if not isinstance(name, str):
             refuse("dependencies", name, "made of step names, which are strings")
     if len(set(given)) != len(given):
-        refuse("dependencies", given, "without duplicates")
+        refuse("dependencies", list(given), "without duplicates")
     # A set has no order of its own: sorted, so that every process stores the same shape.
     return tuple(sorted(given)) if isinstance(given, set | frozenset) else tuple(given)

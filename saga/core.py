@@ -114,7 +114,7 @@ class Saga:
         """
         effort = timeout, max_retries, retry, compensation_retry, compensation_timeout
         rules = pivot, unknown_on, compensate_on, on_interrupt
-        draft = Draft(name, action, compensation, *effort, *rules)
+        draft = Draft(name, action, compensation, *effort, *rules, None)
         return Adding(life_of(self), draft)
 
     async def execute(

@@ -73,5 +73,5 @@ class DAGSaga(Saga):
         """
         effort = timeout, max_retries, retry, compensation_retry, compensation_timeout
         rules = pivot, unknown_on, compensate_on, on_interrupt
-        draft = Draft(name, action, compensation, *effort, *rules)
-        return Adding(life_of(self), draft, dependencies if dependencies is not None else ())
+        draft = Draft(name, action, compensation, *effort, *rules, dependencies if dependencies is not None else ())
+        return Adding(life_of(self), draft)

@@ -230,9 +230,9 @@ class SagaRun:
         self._poked = False
         now = self._journal.now()
         ended, self._ended = self._ended, []
-        state, outcomes = self._with_outcomes(ended, now)
+        state, events = self._with_outcomes(ended, now)
         decision = decide(self.definition, state, self._flights.works, now, hurry=self._hurry)
-        events = (*outcomes, *decision.facts)
+        events += decision.facts
         row = self._row(decision, now)
         # A request may have made the row due now although nothing changes, so a release writes the due time again.
         if events or (row.release and not self._hurry):

@@ -89,8 +89,10 @@ def decide(
         now: The present instant (the storage's clock).
         hurry: Whether to begin nothing, since this process is about to stop.
     """
-    plan = _Plan(definition, state, in_flight, now, hurry=hurry)
-    plan.make()
+    plan = _Plan(definition, state, in_flight, now, hurry)
+    # At rest nothing is decided; a blocked saga rests whatever its status.
+    if not state.at_rest:
+        plan.make()
     return Decision(tuple(plan.facts), plan.state, tuple(plan.runs), tuple(plan.interrupts), plan.wake_at)
 
 
@@ -100,7 +102,12 @@ class _Plan:
     __slots__ = ("definition", "facts", "hurry", "in_flight", "interrupts", "now", "runs", "state", "wake_at")
 
     def __init__(
-        self, definition: SagaDefinition, state: SagaState, in_flight: Collection[Work], now: float, *, hurry: bool
+        self,
+        definition: SagaDefinition,
+        state: SagaState,
+        in_flight: Collection[Work],
+        now: float,
+        hurry: bool,  # noqa: FBT001 - private
     ) -> None:
         self.definition = definition
         self.state = state
@@ -113,8 +120,6 @@ class _Plan:
         self.wake_at: float | None = None
 
     def make(self) -> None:
-        if self.state.at_rest:
-            return
         if self.state.recoveries > RECOVERIES_MAX:
             self._block(
                 AttentionCode.CRASH_LOOP,

@@ -12,14 +12,15 @@ from saga.exceptions import (
     SagaStepError,
     SagaTimeoutError,
 )
-from saga.types import Phase, SagaResult, SagaStatus, StepRecord, StepStatus, TurnCause, UnknownReason
+from saga.state import UNTOUCHED
+from saga.types import Outcome, Phase, SagaResult, SagaStatus, StepRecord, StepStatus, TurnCause, UnknownReason
 from saga.view import Results, StateView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from saga.definition import SagaDefinition
-    from saga.state import SagaState
+    from saga.state import SagaState, StepState
     from saga.types import ErrorRecord
 
 NO_LIMIT = 0
@@ -47,40 +48,39 @@ def result_of(
         live_errors: Exceptions that were raised in this process, to be chained as causes.
     """
     who = Named(state.name, saga_id)
-    view = StateView(definition, state, {}, NO_LIMIT)
+    records = [_record_of(step.name, state.steps.get(step.name, UNTOUCHED)) for step in state.graph.shape]
+    success = state.status is SagaStatus.COMPLETED
     return SagaResult(
-        success=state.status is SagaStatus.COMPLETED,
+        success=success,
         saga_id=saga_id,
         saga_name=state.name,
         status=state.status,
         attention=state.attention,
-        completed_steps=sum(step.result is not None for step in state.steps.values()),
-        total_steps=len(state.graph.shape),
-        error=_error_of(who, state, live_errors),
-        compensation_errors=_compensation_errors(who, state, live_errors),
-        context=Results(view),
+        completed_steps=sum([record.outcome is Outcome.SUCCEEDED for record in records]),
+        total_steps=len(records),
+        error=None if success else _error_of(who, state, live_errors),
+        compensation_errors=() if success else _compensation_errors(who, state, live_errors),
+        context=Results(StateView(definition, state, {}, NO_LIMIT)),
         execution_time=(state.rested_at or state.updated_at) - state.created_at,
-        steps=tuple(_record_of(step.name, state) for step in state.graph.shape),
+        steps=tuple(records),
     )
 
 
-def _record_of(name: str, state: SagaState) -> StepRecord:
-    step = state.step(name)
+def _record_of(name: str, step: StepState) -> StepRecord:
+    action, undo = step.action, step.undo
     return StepRecord(
         name=name,
         status=step.status,
-        attempts=step.action.attempts,
+        attempts=action.attempts,
         outcome=step.outcome,
-        error=step.action.error,
-        compensation_attempts=0 if step.undo is None else step.undo.attempts,
-        compensation_error=None if step.undo is None else step.undo.error,
+        error=action.error,
+        compensation_attempts=0 if undo is None else undo.attempts,
+        compensation_error=None if undo is None else undo.error,
         skipped=step.skipped,
     )
 
 
 def _error_of(who: Named, state: SagaState, live_errors: Mapping[tuple[str, Phase], BaseException]) -> SagaError | None:
-    if state.status is SagaStatus.COMPLETED:
-        return None
     if state.cause is TurnCause.CANCEL and state.cancel is not None:
         message = f"saga {who.saga_name} {who.saga_id} was cancelled: {state.cancel.reason}"
         return SagaExecutionError(message, saga_name=who.saga_name, saga_id=who.saga_id)
