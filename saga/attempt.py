@@ -17,7 +17,7 @@ import msgspec
 from saga import codec
 from saga.context import SagaContext
 from saga.exceptions import SagaSerializationError
-from saga.outcomes import Ended
+from saga.outcomes import NOTHING, Ended
 from saga.types import Phase, UnknownReason
 from saga.user_code import caught
 
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from saga.clock import Clock, TimerHandle
     from saga.definition import SagaStep
     from saga.planner import Run
-
-
-NOTHING = msgspec.Raw(b"null")
-"""The stored form of None."""
 
 
 class Scope:
@@ -174,20 +170,21 @@ async def perform(
     scope.over = True
     if (cancelled or scope.reason is not None) and await scope.absorb(fired=cancelled):
         raise asyncio.CancelledError
-    if result is not None and ctx.phase is Phase.COMPENSATION:
-        warn_once(f"the compensation of step {step.name!r} returned {type(result).__name__}, which is ignored")
-    return _ended(scope, step, result, error, limit)
-
-
-def _ended(scope: Scope, step: SagaStep, result: Any, error: BaseException | None, limit: int) -> Ended:
     run = scope.run
     if error is not None:
         reason = scope.reason
-        if reason is None and isinstance(error, asyncio.CancelledError):
+        if reason is None and cancelled:
             reason = UnknownReason.RAISED
         return Ended(step=run.step, phase=run.phase, attempt=run.attempt, error=error, reason=reason)
+    if result is None and (step.result_type is Any or run.phase is Phase.COMPENSATION):
+        return Ended(step=run.step, phase=run.phase, attempt=run.attempt, result=NOTHING)
     if run.phase is Phase.COMPENSATION:
-        return Ended(step=run.step, phase=run.phase, attempt=run.attempt)
+        warn_once(f"the compensation of step {step.name!r} returned {type(result).__name__}, which is ignored")
+        return Ended(step=run.step, phase=run.phase, attempt=run.attempt, result=NOTHING)
+    return _returned(run, step, result, limit)
+
+
+def _returned(run: Run, step: SagaStep, result: Any, limit: int) -> Ended:
     try:
         data, raw = _encoded(step, result, limit)
     except SagaSerializationError as refused:
@@ -206,8 +203,6 @@ def _encoded(step: SagaStep, result: Any, limit: int) -> tuple[bool, msgspec.Raw
             message = "it returned its context unchanged; with_data() returns a new one, return that"
             raise SagaSerializationError(message)
         return True, msgspec.Raw(codec.encode(result.delta, limit=limit))
-    if result is None and step.result_type is Any:
-        return False, NOTHING
     if inspect.iscoroutine(result):
         result.close()
     return False, msgspec.Raw(codec.encode(result, step.result_type, limit=limit))

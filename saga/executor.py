@@ -251,9 +251,10 @@ class SagaRun:
 
     def _with_outcomes(self, ended: list[Ended], now: float) -> tuple[SagaState, list[Event]]:
         """Return the facts that come first, those of what ended among them, and the state that they lead to."""
-        state, facts = self.state, list(self._first_facts)
-        for fact in facts:
-            state = apply(state, fact, now)
+        state, facts = self.state, [*self._first_facts]
+        if facts:
+            for fact in facts:
+                state = apply(state, fact, now)
         for end in ended:
             outcome = fact_of(self.definition, state, end, now=now, draw=self.env.clock.random())
             state = apply(state, outcome, now)
@@ -279,7 +280,7 @@ class SagaRun:
     async def _perform(self, decision: Decision) -> None:
         """Start what was decided, or wait for something to happen."""
         runs = decision.runs
-        if runs and (self._hurry or self._journal.stale or self.overdue()):
+        if runs and (self._hurry or self._journal.stale or self._journal.overdue()):
             # Between the write and here something came that forbids to begin: definite, nothing has happened.
             self._ended += [Ended(step=r.step, phase=r.phase, attempt=r.attempt, not_run=True) for r in runs]
             return

@@ -96,19 +96,22 @@ class Flights:
             self._land(scope, ended)
 
     async def _attempt(self, scope: Scope, state: SagaState, info: SagaInfo) -> Ended:
-        run = scope.run
+        run, env = scope.run, self._env
         step = self._definition.steps[run.step]
-        try:
-            ctx, argument = self._context(info.saga_id, run, state)
-        except SagaSerializationError as error:
-            return replace(_ended(run, UnknownReason.NOT_STORABLE), error=error)
-        timeout = step.timeout if run.phase is Phase.ACTION else step.compensation_timeout
-        lane = None if timeout is None else self._env.timers.watch(scope, timeout, self._timed_out)
-        observers = self._env.observers
-        exits = observers.enter(info, ctx) if observers.present else ()
+        limit = env.limits.payload_bytes
+        view = StateView(self._definition, state, env.resources, limit)
+        ctx = SagaContext(saga_id=info.saga_id, step_name=run.step, attempt=run.attempt, phase=run.phase, source=view)
+        argument, timeout = None, step.timeout
+        if run.phase is Phase.COMPENSATION:
+            try:
+                ctx, argument = self._undoing(ctx, view)
+            except SagaSerializationError as error:
+                return replace(_ended(run, UnknownReason.NOT_STORABLE), error=error)
+            timeout = step.compensation_timeout
+        lane = None if timeout is None else env.timers.watch(scope, timeout, self._timed_out)
+        exits = env.observers.enter(info, ctx) if env.observers.present else ()
         ended: Ended | None = None
         try:
-            limit = self._env.limits.payload_bytes
             ended = await perform(scope, step, ctx, argument, limit=limit, warn_once=self._warn)
         finally:
             if lane is not None:
@@ -117,13 +120,11 @@ class Flights:
                 leave(None if ended is None else ended.error)
         return ended
 
-    def _context(self, saga_id: str, run: Run, state: SagaState) -> tuple[SagaContext, object]:
-        view = StateView(self._definition, state, self._env.resources, self._env.limits.payload_bytes)
-        ctx = SagaContext(saga_id=saga_id, step_name=run.step, attempt=run.attempt, phase=run.phase, source=view)
-        if run.phase is Phase.ACTION:
-            return ctx, None
+    def _undoing(self, ctx: SagaContext, view: StateView) -> tuple[SagaContext, object]:
+        """Return what a compensation knows, and the result it gets."""
+        state, step = view.state, ctx.step_name
         cause = state.failures[0].error if state.failures else None
-        return replace(ctx, outcome=state.step(run.step).outcome, cause=cause), view.stored(run.step)
+        return replace(ctx, outcome=state.step(step).outcome, cause=cause), view.stored(step)
 
     def _timed_out(self, scope: Scope) -> None:
         self._interrupt(scope, UnknownReason.TIMEOUT)

@@ -27,6 +27,10 @@ _BY_ENGINE = (UnknownReason.TIMEOUT, UnknownReason.INTERRUPTED, UnknownReason.CA
 _USER_MUST_RETURN = (TypeError, AttributeError, KeyError)
 
 
+NOTHING = msgspec.Raw(b"null")
+"""The stored form of None."""
+
+
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """How one attempt ended, as the executor saw it.
 
@@ -73,14 +77,15 @@ def fact_of(definition: SagaDefinition, state: SagaState, ended: Ended, *, now: 
         now: The present instant (the storage's clock).
         draw: A random number from 0 to 1 for the delay of a retry.
     """
-    step = definition.steps[ended.step]
-    if _is_late(state.steps.get(ended.step, UNTOUCHED), ended):
+    before = state.steps.get(ended.step, UNTOUCHED)
+    if _is_late(before, ended):
         return _late(ended)
     if ended.not_run:
         return AttemptNotRun(ended.step, ended.phase, ended.attempt)
     if ended.error is None and ended.reason is None:
-        result = ended.result if ended.result is not None else msgspec.Raw(b"null")
+        result = ended.result if ended.result is not None else NOTHING
         return AttemptSucceeded(ended.step, ended.phase, ended.attempt, result, ended.data)
+    step = definition.steps[ended.step]
     if ended.phase is Phase.COMPENSATION:
         return _compensation_fact(step, state, ended, now, draw)
     return _action_fact(definition, step, state, ended, now, draw)

@@ -90,8 +90,16 @@ def decide(
         hurry: Whether to begin nothing, since this process is about to stop.
     """
     plan = _Plan(definition, state, in_flight, now, hurry)
-    # At rest nothing is decided; a blocked saga rests whatever its status.
-    if not state.at_rest:
+    if (
+        state.status is SagaStatus.EXECUTING
+        and not (state.open or state.failures or state.recoveries or hurry)
+        and state.attention is None
+        and state.cancel is None
+        and state.deadline_at is None
+    ):
+        # By far the most decisions: nothing runs, nothing has failed, nobody asked for anything.
+        plan.go_on()
+    elif not state.at_rest:
         plan.make()
     return Decision(tuple(plan.facts), plan.state, tuple(plan.runs), tuple(plan.interrupts), plan.wake_at)
 
@@ -149,7 +157,9 @@ class _Plan:
 
     def _start(self, step: str, phase: Phase, before: PhaseState) -> None:
         attempt = before.attempts + 1
-        self._add(AttemptStarted(step, phase, attempt))
+        fact = AttemptStarted(step, phase, attempt)
+        self.facts.append(fact)
+        self.state = apply(self.state, fact, self.now)
         self.runs.append(Run(step, phase, attempt))
 
     def _settle_orphans(self) -> None:
@@ -174,7 +184,11 @@ class _Plan:
         state = self.state
         if (state.failures or state.cancel is not None or state.deadline_at is not None) and self._turned_or_parked():
             return
-        if not state.ready:
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Start what is ready, or complete."""
+        if not self.state.ready:
             self._add(Completed())
         elif not self.hurry:
             self._start_ready()

@@ -157,7 +157,7 @@ class SagaState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def at_rest(self) -> bool:
         """Whether nothing runs until somebody asks for it."""
-        return self.status in AT_REST or self.blocked
+        return self.status in AT_REST or (self.attention is not None and self.attention.blocking)
 
     @property
     def blocked(self) -> bool:

@@ -337,7 +337,7 @@ async def test_a_saga_has_at_most_ten_thousand_steps() -> None:
                 await self.add_step(f"s{number}", succeed)
 
     with pytest.raises(
-        SagaValidationError, match=r"saga 'Many', step 's10000': the number of steps must be at most 10000"
+        SagaValidationError, match=r"saga 'Many': the number of steps must be at most 10000; got 10001"
     ):
         await defined(Many)
 
