@@ -336,9 +336,7 @@ async def test_a_saga_has_at_most_ten_thousand_steps() -> None:
             for number in range(10_001):
                 await self.add_step(f"s{number}", succeed)
 
-    with pytest.raises(
-        SagaValidationError, match=r"saga 'Many': the number of steps must be at most 10000; got 10001"
-    ):
+    with pytest.raises(SagaValidationError, match=r"saga 'Many': the number of steps must be at most 10000; got 10001"):
         await defined(Many)
 
 
