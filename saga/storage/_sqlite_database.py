@@ -190,7 +190,13 @@ def _set_up(connection: sqlite3.Connection, path: Path, busy_timeout: float, *, 
     _pragma(connection, "fullfsync", 1)
     _pragma(connection, "checkpoint_fullfsync", 1)
     _pragma(connection, "journal_size_limit", _WAL_BYTES_KEPT)
-    if _versions(connection, path) < SCHEMA_VERSION:
+    # In one transaction: another process may be creating the schema between one of these reads and the next.
+    connection.execute("BEGIN")
+    try:
+        version = _versions(connection, path)
+    finally:
+        connection.execute("COMMIT")
+    if version < SCHEMA_VERSION:
         _migrate(connection, path)
 
 
