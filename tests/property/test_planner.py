@@ -30,6 +30,7 @@ def test_every_decision_keeps_the_rules(plan: Plan, seed: int, troubles: int) ->
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(3_600)
 @settings(anything, max_examples=8_000)
 @simulated
 def test_every_decision_keeps_the_rules_at_length(plan: Plan, seed: int, troubles: int) -> None:
