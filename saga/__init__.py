@@ -1,5 +1,8 @@
 """Sagas: business processes of many steps, each with an undo, run inside your own process."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from saga.context import SagaContext
 from saga.core import Saga
 from saga.dag import DAGSaga
@@ -52,7 +55,6 @@ from saga.observers import Observer
 from saga.orchestrator import SagaOrchestrator
 from saga.storage.base import SagaStorage
 from saga.storage.memory import InMemorySagaStorage
-from saga.storage.sqlite import SQLiteSagaStorage
 from saga.strategies import FailureStrategy, ParallelFailureStrategy, RunningStep
 from saga.types import (
     Attention,
@@ -75,6 +77,18 @@ from saga.types import (
     TurnCause,
     UnknownReason,
 )
+
+if TYPE_CHECKING:
+    from saga.storage.sqlite import SQLiteSagaStorage
+else:
+
+    def __getattr__(name: str) -> object:
+        """Load a storage that brings a driver along when it is first asked for (PEP 562)."""
+        if name == "SQLiteSagaStorage":
+            return import_module("saga.storage.sqlite").SQLiteSagaStorage
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+
 
 __version__ = "0.1.0"
 
