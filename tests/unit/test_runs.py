@@ -410,3 +410,29 @@ async def test_a_lone_saga_past_its_pivot_is_left_as_it_is_when_its_caller_is_ca
         await running
     assert undone == []
     assert "'a', 'pivot'" in cancelled.value.__notes__[0]
+
+
+@pytest.mark.asyncio
+async def test_an_owner_whose_claim_was_taken_stops_its_attempt_within_a_heartbeat() -> None:
+    """R16: the heartbeat tells it; it writes nothing more and drives the saga no longer."""
+    interrupted: list[float] = []
+
+    async def act(ctx: SagaContext) -> None:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            interrupted.append(asyncio.get_running_loop().time())
+            raise
+
+    async with memory() as storage, orchestrator(storage) as runs:
+        await runs.start(chain(step("a", act), name="Taken")(), saga_id="s")
+        run = runs.run_of("s")
+        assert run is not None
+        await storage.release({"s": run.claim.token})
+        assert await storage.claim_due("thief", "t", 1000.0, 1, definitions=[("Taken", "1")], exclude=())
+        taken_at = asyncio.get_running_loop().time()
+        await asyncio.sleep(10)
+        assert [at - taken_at <= 5.0 for at in interrupted] == [True]
+        assert runs.run_of("s") is None
+        [stored] = await storage.load(["s"])
+        assert (stored.record.owner, stored.record.version) == ("thief", 2)
