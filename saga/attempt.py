@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from saga.definition import SagaStep
     from saga.planner import Run
 
+    OnEnded = Callable[[Ended, "Scope"], None]
+
 
 class Scope:
     """An interruptible stretch of user code.
 
     Attributes:
         run: Which attempt it is.
+        on_ended: Called with its end; where it is given up, then, and again when the user code ends after all. Kept
+            here and not by the run, which would then refer to itself and need the garbage collector to go away.
         task: The task that runs it; None until it does.
         reason: Why it was interrupted; None if it was not.
         inline: Whether the saga's own driver runs it.
@@ -42,11 +46,12 @@ class Scope:
         abandoned: Whether it was left to itself.
     """
 
-    __slots__ = ("abandoned", "entered", "inline", "over", "reason", "run", "task")
+    __slots__ = ("abandoned", "entered", "inline", "on_ended", "over", "reason", "run", "task")
 
-    def __init__(self, run: Run, *, inline: bool) -> None:
+    def __init__(self, run: Run, on_ended: OnEnded, *, inline: bool) -> None:
         """Make a scope that nothing runs in yet."""
         self.run = run
+        self.on_ended = on_ended
         self.inline = inline
         self.task: asyncio.Task[Any] | None = None
         self.reason: UnknownReason | None = None

@@ -7,6 +7,7 @@ import unicodedata
 from functools import lru_cache
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from weakref import ref
 
 from msgspec.structs import replace
 
@@ -59,7 +60,8 @@ class Life:
         owner: Who runs it: an orchestrator, or the saga itself; None before it runs.
         run: The run it belongs to, in whatever form the owner keeps it.
         drafts: What build() has added so far.
-        definition: The frozen definition, once build() has ended.
+        definition: Refers to the frozen definition while somebody uses it. Weak, since its steps hold the saga's bound
+            methods: an instance that referred to itself would need the garbage collector to go away.
         building: Whether build() runs.
         built: What others wait on while build() runs; None if nobody does.
         pending: Steps that were to be added and whose adding was not awaited.
@@ -88,7 +90,7 @@ class Life:
         self.owner: object = None
         self.run: Any = None
         self.drafts: list[Draft] = []
-        self.definition: SagaDefinition | None = None
+        self.definition: ref[SagaDefinition] | None = None
         self.building = False
         self.built: Latch[None] | None = None
         self.pending = 0
@@ -159,8 +161,9 @@ async def definition_of(saga: Buildable) -> SagaDefinition:
         SagaValidationError: If a value is out of range.
     """
     life = life_of(saga)
-    if life.definition is not None:
-        return life.definition
+    known = None if life.definition is None else life.definition()
+    if known is not None:
+        return known
     if life.building:
         life.built = life.built or Latch()
         await life.built.wait()
@@ -176,8 +179,10 @@ async def definition_of(saga: Buildable) -> SagaDefinition:
     if life.pending:
         message = f"saga {life.saga_name!r}: build() adds {life.pending} step(s) without 'await'"
         raise SagaDefinitionError(message, saga_name=life.saga_name)
-    life.definition = _defined(life, strategy_of(saga.failure_strategy))
-    return life.definition
+    definition = _defined(life, strategy_of(saga.failure_strategy))
+    life.definition = ref(definition)
+    life.drafts = []
+    return definition
 
 
 def _defined(life: Life, strategy: FailureStrategy) -> SagaDefinition:

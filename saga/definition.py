@@ -144,7 +144,7 @@ class SagaStep(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return StepShape(self.name, self.dependencies, self.pivot, self.compensation is not None)
 
 
-class SagaDefinition(msgspec.Struct, frozen=True, eq=False):
+class SagaDefinition(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """The immutable graph of steps that one saga follows.
 
     Attributes:

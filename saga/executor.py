@@ -89,7 +89,7 @@ class SagaRun:
         self.env = env
         self._journal = Recorder(env, saga_id, claim, state)
         self._first_facts = first_facts
-        self._flights = Flights(env, definition, self._take)
+        self._flights = Flights(env, definition)
         self._ended: list[Ended] = []
         self._alarm: asyncio.Future[None] | None = None
         self._driver: asyncio.Task[None] | None = None
@@ -289,13 +289,13 @@ class SagaRun:
         if only_interrupts and len(runs) == 1 and not self._flights.works:
             timer = self._timer(decision.wake_at, self._nudge)
             try:
-                await self._flights.inline(runs[0], self.state, self.info)
+                await self._flights.inline(runs[0], self.state, self.info, self._take)
             finally:
                 if timer is not None:
                     timer.cancel()
             return
         for run in runs:
-            self._flights.beside(run, self.state, self.info)
+            self._flights.beside(run, self.state, self.info, self._take)
         if not (self._ended or self._journal.stale or self._poked):
             await self._wait(decision.wake_at)
 

@@ -15,8 +15,9 @@ from saga.types import Phase, UnknownReason
 from saga.view import StateView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, KeysView
+    from collections.abc import KeysView
 
+    from saga.attempt import OnEnded
     from saga.definition import SagaDefinition
     from saga.environment import Environment
     from saga.planner import Decision, Run, Work
@@ -31,19 +32,11 @@ class Flights:
         live_errors: The last exception of each step and phase that was raised here.
     """
 
-    def __init__(self, env: Environment, definition: SagaDefinition, on_ended: Callable[[Ended, Scope], None]) -> None:
-        """Begin with nothing in flight.
-
-        Args:
-            env: What sagas share.
-            definition: The saga's steps.
-            on_ended: Called with the end of each attempt, also of one that was given up: first when it is, and again
-                when its user code ends after all.
-        """
+    def __init__(self, env: Environment, definition: SagaDefinition) -> None:
+        """Begin with nothing in flight."""
         self.live_errors: dict[Work, BaseException] = {}
         self._env = env
         self._definition = definition
-        self._on_ended = on_ended
         self._warn = env.warner(definition.name)
         self._scopes: dict[Work, Scope] = {}
 
@@ -57,16 +50,16 @@ class Flights:
         """Whether an attempt holds the driver itself."""
         return any(scope.inline for scope in self._scopes.values())
 
-    async def inline(self, run: Run, state: SagaState, info: SagaInfo) -> None:
+    async def inline(self, run: Run, state: SagaState, info: SagaInfo, on_ended: OnEnded) -> None:
         """Run an attempt in the calling task, which is the driver."""
-        scope = Scope(run, inline=True)
+        scope = Scope(run, on_ended, inline=True)
         scope.task = asyncio.current_task()
         self._scopes[run.step, run.phase] = scope
         self._land(scope, await self._attempt(scope, state, info))
 
-    def beside(self, run: Run, state: SagaState, info: SagaInfo) -> None:
+    def beside(self, run: Run, state: SagaState, info: SagaInfo, on_ended: OnEnded) -> None:
         """Run an attempt in a task of its own."""
-        scope = Scope(run, inline=False)
+        scope = Scope(run, on_ended, inline=False)
         self._scopes[run.step, run.phase] = scope
         scope.task = self._env.spawn(self._fly(scope, state, info))
 
@@ -138,14 +131,14 @@ class Flights:
         if not scope.over and scope.reason is not None:
             scope.abandoned = True
             del self._scopes[scope.run.step, scope.run.phase]
-            self._on_ended(_ended(scope.run, scope.reason), scope)
+            scope.on_ended(_ended(scope.run, scope.reason), scope)
 
     def _land(self, scope: Scope, ended: Ended) -> None:
         if ended.error is not None:
             self.live_errors[ended.step, ended.phase] = ended.error
         if not scope.abandoned:
             del self._scopes[ended.step, ended.phase]
-        self._on_ended(ended, scope)
+        scope.on_ended(ended, scope)
 
 
 def _ended(run: Run, reason: UnknownReason) -> Ended:
