@@ -27,7 +27,7 @@ FIRST_PAUSE = 0.05
 """Seconds before the first repetition of a write that the storage did not take."""
 
 
-STAMP_SLACK = 0.05
+STAMP_SLACK = 0.25
 """Seconds by which the storage's stamp may differ from the plan's instant before the facts are folded again."""
 
 
