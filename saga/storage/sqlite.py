@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -124,10 +124,16 @@ class SQLiteSagaStorage(SagaStorage):
     def _leave(self) -> list[Future[None]]:
         """Let each thread close its connection after all that it was given to do, and end."""
         self._session.leave()
-        closed = [self._read_thread.submit(self._reader.close), self._write_thread.submit(self._writer.close)]
+        read = self._read_thread.submit(self._reader.close)
+        written = self._write_thread.submit(self._close_last, read)
         self._read_thread.shutdown(wait=False)
         self._write_thread.shutdown(wait=False)
-        return closed
+        return [read, written]
+
+    def _close_last(self, other: Future[None]) -> None:
+        """Close the connection that can write after the other one: the last of all tidies the log away."""
+        wait([other])
+        self._writer.close()
 
     async def _read(self, question: Callable[..., T], *args: object) -> T:
         call = partial(self._ask, question, *args)

@@ -208,6 +208,25 @@ async def test_a_disk_that_hangs_is_unavailable_in_bounded_time(path: Path) -> N
 
 
 @pytest.mark.asyncio
+async def test_leaving_waits_for_those_who_wait_for_the_next_flush_too(path: Path) -> None:
+    """Several flushes of them; whoever comes later is refused."""
+    storage = Watched(path)
+    await storage.open()
+    storage.gate.shut()
+    writes = [asyncio.create_task(create(storage, "s", write="w"))]
+    assert await asyncio.to_thread(storage.gate.wait_until_reached)
+    writes += [asyncio.create_task(request(storage, "s")) for _ in range(3)]
+    await asyncio.sleep(0)
+    leaving = asyncio.create_task(storage.close())
+    await asyncio.sleep(0)
+    with pytest.raises(SagaStorageError, match="was left"):
+        await request(storage, "s")
+    storage.gate.open()
+    await leaving
+    assert [(await write).version for write in writes] == [1, 2, 3, 4]
+
+
+@pytest.mark.asyncio
 async def test_leaving_does_not_wait_for_ever_either(path: Path) -> None:
     """A disk that hangs while the storage is left is named."""
     storage = Watched(path, answer_timeout=0.2)
