@@ -115,8 +115,11 @@ class SQLiteSagaStorage(SagaStorage):
     async def _close(self) -> None:
         try:
             async with asyncio.timeout(self._answer_timeout):
-                await self._commits.drain()
-                closed = self._leave()
+                try:
+                    await self._commits.drain()
+                finally:
+                    # Also where the disk hangs: the threads then close the file when it answers, if ever.
+                    closed = self._leave()
                 await asyncio.gather(*map(asyncio.wrap_future, closed))
         except TimeoutError as error:
             raise self._silent() from error
