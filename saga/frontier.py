@@ -46,7 +46,7 @@ def without(state: SagaState, name: str) -> SagaState:
     frontier = [other for other in state.undoing or () if other != name]
     for dependency in reversed(state.graph.dependencies[name]):
         if _waits_for_undo(state.step(dependency)) and _dependants_ended(state, dependency):
-            frontier.append(dependency)  # noqa: PERF401 - as in _ready_after
+            frontier.append(dependency)  # noqa: PERF401 - a comprehension of two conditions reads worse
     return replace(state, undoing=tuple(frontier))
 
 
