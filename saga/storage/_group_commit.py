@@ -1,7 +1,7 @@
 """Writes of many sagas leave together: what arrives while a flush is in flight shares the next one.
 
-There is no timer: a lone write leaves at the loop's next turn and waits for nobody. The flush runs in a thread that
-the storage owns, so that a waiter which is cancelled takes nothing with it.
+There is no timer: a lone write leaves at the loop's next turn and waits for nobody. Flushes belong to the storage, so
+that a waiter which is cancelled takes nothing with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from saga.exceptions import SagaStorageError, SagaStorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import Executor, Future
 
 WRITES_MAX = 512
 """Writes of one flush."""
@@ -28,27 +27,45 @@ class Answerable(Protocol):
 
 
 W = TypeVar("W", bound=Answerable)
+Waiting = tuple[W, "asyncio.Future[object]"]
+
+
+class _Flush(Generic[W]):
+    """Writes that are on their way, and the timer that watches them."""
+
+    __slots__ = ("items", "watch")
+
+    def __init__(self, items: list[Waiting[W]], watch: asyncio.TimerHandle) -> None:
+        self.items = items
+        self.watch = watch
 
 
 class GroupCommit(Generic[W]):
-    """Gathers writes and hands them to the writing thread, one flush at a time."""
+    """Gathers writes and lets them leave together; at most one write of each saga is on its way."""
 
-    def __init__(self, flush: Callable[[Sequence[W]], None], thread: Executor, answer_timeout: float) -> None:
+    def __init__(
+        self,
+        flush: Callable[[Sequence[W], Callable[[BaseException | None], object]], object],
+        answer_timeout: float,
+        lanes: int = 1,
+    ) -> None:
         """Begin with nothing to write.
 
         Args:
-            flush: Does the writes and sets their answers, in the thread; raises if it failed as a whole.
-            thread: Where it runs.
+            flush: Begins to do the writes; when they are done and their answers are set, it calls its second argument
+                in the event loop, with the error if they failed as a whole.
             answer_timeout: After how many seconds those who wait for a flush are told that the storage does not
                 answer. The flush itself is left alone.
+            lanes: How many flushes may be on their way at once.
         """
         self._flush = flush
-        self._thread = thread
         self._answer_timeout = answer_timeout
+        self._lanes = lanes
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[W, asyncio.Future[object]]] = deque()
-        self._in_flight: list[tuple[W, asyncio.Future[object]]] = []
-        self._busy = False
+        self._waiting: deque[Waiting[W]] = deque()
+        self._in_flight: set[_Flush[W]] = set()
+        self._sagas: set[str] = set()
+        self._starting = False
         self._stuck = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -67,33 +84,40 @@ class GroupCommit(Generic[W]):
             raise self._silent()
         answer: asyncio.Future[object] = self._loop.create_future()
         self._waiting.append((write, answer))
-        if not self._busy:
-            self._busy = True
-            self._idle.clear()
-            # Not at once: whoever runs in this turn of the loop can still join.
-            self._loop.call_soon(self._start)
+        self._idle.clear()
+        self._start_soon()
         return answer
 
     async def drain(self) -> None:
         """Return when everything that was put is answered."""
         await self._idle.wait()
 
+    def _start_soon(self) -> None:
+        if not self._starting and len(self._in_flight) < self._lanes:
+            self._starting = True
+            # Not at once: whoever runs in this turn of the loop can still join.
+            self._loop.call_soon(self._start)
+
     def _start(self) -> None:
-        self._in_flight = self._take()
-        # A real timer even where the storage has another clock: this watches a disk, not a saga.
-        watch = self._loop.call_later(self._answer_timeout, self._give_up)
-        future = self._thread.submit(self._flush, [write for write, _ in self._in_flight])
+        self._starting = False
+        items = self._take()
+        if not items:
+            self._rest()
+            return
+        # A real timer even where the storage has another clock: this watches a database, not a saga.
+        flush = _Flush(items, self._loop.call_later(self._answer_timeout, self._give_up))
+        self._in_flight.add(flush)
 
-        def flushed(future: Future[None]) -> None:
-            self._loop.call_soon_threadsafe(self._flushed, future, watch)
+        def flushed(error: BaseException | None) -> None:
+            self._flushed(flush, error)
 
-        future.add_done_callback(flushed)
+        self._flush([write for write, _ in items], flushed)
 
-    def _take(self) -> list[tuple[W, asyncio.Future[object]]]:
+    def _take(self) -> list[Waiting[W]]:
         """Return the next flush: at most one write of each saga, in the order of arrival."""
-        taken: list[tuple[W, asyncio.Future[object]]] = []
-        sagas: set[str] = set()
-        later: list[tuple[W, asyncio.Future[object]]] = []
+        taken: list[Waiting[W]] = []
+        sagas = self._sagas
+        later: list[Waiting[W]] = []
         while self._waiting and len(taken) < WRITES_MAX:
             item = self._waiting.popleft()
             saga_id = item[0].saga_id
@@ -107,36 +131,38 @@ class GroupCommit(Generic[W]):
         self._waiting.extendleft(reversed(later))
         return taken
 
-    def _flushed(self, future: Future[None], watch: asyncio.TimerHandle) -> None:
-        watch.cancel()
+    def _flushed(self, flush: _Flush[W], error: BaseException | None) -> None:
+        flush.watch.cancel()
+        self._in_flight.discard(flush)
         self._stuck = False
-        failed = future.exception()
-        for write, answer in self._in_flight:
-            if answer.done():
-                continue
-            answer.set_result(write.answer if failed is None else _each_its_own(failed))
-        self._in_flight = []
+        for write, answer in flush.items:
+            if write.saga_id is not None:
+                self._sagas.discard(write.saga_id)
+            if not answer.done():
+                answer.set_result(write.answer if error is None else _each_its_own(error))
         if self._waiting:
             # Whom the answers above woke runs first, and what they write next leaves in this flush.
-            self._loop.call_soon(self._start)
+            self._start_soon()
         else:
-            self._busy = False
             self._loop.call_soon(self._rest)
 
     def _rest(self) -> None:
-        if not self._busy:
+        if not (self._waiting or self._in_flight):
             self._idle.set()
 
     def _give_up(self) -> None:
         """Tell everybody who waits; what is in flight may still be stored."""
         self._stuck = True
-        for _, answer in (*self._in_flight, *self._waiting):
+        in_flight = [item for flush in self._in_flight for item in flush.items]
+        for _, answer in (*in_flight, *self._waiting):
             if not answer.done():
                 answer.set_result(self._silent())
         self._waiting.clear()
 
     def _silent(self) -> SagaStorageUnavailableError:
-        message = f"the storage has not answered for {self._answer_timeout} seconds; check the disk it lies on"
+        message = (
+            f"the storage has not answered for {self._answer_timeout} seconds; check its server, or the disk it lies on"
+        )
         return SagaStorageUnavailableError(message)
 
 

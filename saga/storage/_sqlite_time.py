@@ -1,11 +1,15 @@
-"""Instants and durations as SQLite keeps them: whole microseconds."""
+"""By which clock an SQLite file is stamped, and by which its leases are judged."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-_SECONDS_MAX = 1e11
-"""Three thousand years; what lies beyond never comes, and would not fit a column together with an instant."""
+from saga.storage._instants import micros
+
+if TYPE_CHECKING:
+    from saga.clock import Clock
 
 
 class Instant(msgspec.Struct, frozen=True):
@@ -22,13 +26,12 @@ class Instant(msgspec.Struct, frozen=True):
     boot: str
 
 
-def micros(value: float) -> int:
-    """Return seconds as microseconds."""
-    if not -_SECONDS_MAX < value < _SECONDS_MAX:
-        value = _SECONDS_MAX if value > 0 else -_SECONDS_MAX
-    return round(value * 1_000_000)
+def instant_of(clock: Clock) -> Instant:
+    """Return the present instant.
 
-
-def seconds(value: int) -> float:
-    """Return microseconds as seconds."""
-    return value / 1_000_000
+    Where the host cannot tell one boot from another, leases go by the wall clock: seconds since a boot would mean
+    nothing after the next.
+    """
+    boot = clock.boot_id()
+    at = micros(clock.now())
+    return Instant(at, micros(clock.boot_time()) if boot else at, boot)

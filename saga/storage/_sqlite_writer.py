@@ -15,28 +15,29 @@ import msgspec
 from saga.codec import encode_events
 from saga.events import Claimed
 from saga.exceptions import (
-    SagaClaimLostError,
     SagaCorruptStateError,
     SagaStorageError,
     SagaStorageUnavailableError,
-    SagaVersionMovedError,
 )
-from saga.storage._checks import SUSPECT_RECOVERIES, already_exists, not_found
+from saga.storage._checks import SUSPECT_RECOVERIES
+from saga.storage._instants import seconds
 from saga.storage._sqlite_database import Database
 from saga.storage._sqlite_errors import translated
 from saga.storage._sqlite_reader import load
-from saga.storage._sqlite_time import Instant, micros, seconds
-from saga.storage._sqlite_writes import Append, ClaimDue, Create, JournalWrite, Prune, Release, Renew, Request, Write
+from saga.storage._sqlite_time import instant_of
+from saga.storage._verdicts import Found, verdict
+from saga.storage._writes import Append, ClaimDue, Create, JournalWrite, Prune, Release, Renew, Request, Write
 from saga.storage.base import Appended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from saga.clock import Clock
     from saga.storage.base import StoredSaga
 
 W = TypeVar("W", bound=Write)
+J = TypeVar("J", bound=JournalWrite)
 
 # What SQLite or its driver raises because of one write's own values, not because of the database.
 _BAD_VALUES = (
@@ -53,21 +54,6 @@ class _UnexpectedError(Exception):
     """A row count says that at least one write did not find what it expected."""
 
 
-class _Found(msgspec.Struct, array_like=True):
-    """What stands where a write wants to write, and its first answer where it was stored before."""
-
-    saga_id: str
-    version: int
-    token: str | None
-    first_version: int | None
-    first_at: int | None
-
-    def first_answer(self) -> Appended | None:
-        if self.first_version is None or self.first_at is None:
-            return None
-        return Appended(self.first_version, seconds(self.first_at))
-
-
 class _DueRow(msgspec.Struct, array_like=True):
     saga_id: str
     version: int
@@ -76,7 +62,7 @@ class _DueRow(msgspec.Struct, array_like=True):
     expired: int
 
 
-_found = msgspec.json.Decoder(list[_Found])
+_found = msgspec.json.Decoder(list[Found])
 _due = msgspec.json.Decoder(list[_DueRow])
 _held = msgspec.json.Decoder(list[tuple[str, str, int]])
 _ids = msgspec.json.Decoder(list[str])
@@ -186,11 +172,10 @@ class _Transaction:
 
     def run_examined(self) -> None:
         """Do the writes that find what they expect, and answer the others."""
-        found = self._look([*self._of(Create), *self._of(Append)])
-        creates = [write for write in self._of(Create) if self._may_create(write, found.get(write.saga_id))]
-        appends = [write for write in self._of(Append) if self._may_append(write, found.get(write.saga_id))]
+        creates, appends = self._of(Create), self._of(Append)
+        found = self._look([*creates, *appends])
         requests = self._examine_requests(self._of(Request))
-        self._journal(creates, appends, requests)
+        self._journal(self._may_be_stored(creates, found), self._may_be_stored(appends, found), requests)
         self._claims()
 
     def _journal(
@@ -227,45 +212,21 @@ class _Transaction:
             self._database.change("insert_journal", (self._instant.at,), self._entries)
             self._entries = []
 
-    def _look(self, writes: Sequence[JournalWrite]) -> dict[str, _Found]:
+    def _look(self, writes: Sequence[JournalWrite]) -> dict[str, Found]:
         keys = [(write.saga_id, write.write_id) for write in writes]
         answers = self._database.ask("examine_writes", (), keys) if keys else ()
         return {found.saga_id: found for answer in answers for found in _found.decode(answer)}
 
     @staticmethod
-    def _may_create(write: Create, found: _Found | None) -> bool:
-        if found is None:
-            return True
-        write.answer = found.first_answer() if found.first_version == 1 else already_exists(write.saga_id)
-        return False
-
-    @staticmethod
-    def _may_append(write: Append, found: _Found | None) -> bool:
-        if found is None:
-            write.answer = not_found(write.saga_id)
-        elif found.first_version is not None:
-            write.answer = found.first_answer()
-        elif write.token is not None and write.token != found.token:
-            write.answer = SagaClaimLostError(write.saga_id)
-        elif write.expected != found.version:
-            write.answer = SagaVersionMovedError(write.saga_id, expected=write.expected, actual=found.version)
-        else:
-            return True
-        return False
+    def _may_be_stored(writes: Sequence[J], found: Mapping[str, Found]) -> list[J]:
+        for write in writes:
+            write.answer = verdict(write, found.get(write.saga_id))
+        return [write for write in writes if write.answer is None]
 
     def _examine_requests(self, requests: Sequence[Request]) -> list[tuple[Request, int]]:
         """Return the requests that are to be stored, each with the version it finds, and answer the others."""
         found = self._look(requests)
-        new: list[tuple[Request, int]] = []
-        for write in requests:
-            there = found.get(write.saga_id)
-            if there is None:
-                write.answer = not_found(write.saga_id)
-            elif there.first_version is not None:
-                write.answer = there.first_answer()
-            else:
-                new.append((write, there.version))
-        return new
+        return [(write, found[write.saga_id].version) for write in self._may_be_stored(requests, found)]
 
     def _claims(self) -> None:
         self._let_go([claim for write in self._of(Release) for claim in write.claims])
@@ -334,14 +295,3 @@ class _Transaction:
         numbers = (old or b"[]").decode()
         self._database.do("delete_journals", numbers=numbers)
         return self._database.do("delete_sagas", numbers=numbers)
-
-
-def instant_of(clock: Clock) -> Instant:
-    """Return the present instant.
-
-    Where the host cannot tell one boot from another, leases go by the wall clock: seconds since a boot would mean
-    nothing after the next.
-    """
-    boot = clock.boot_id()
-    at = micros(clock.now())
-    return Instant(at, micros(clock.boot_time()) if boot else at, boot)

@@ -17,9 +17,10 @@ from saga.exceptions import (
     SagaStorageUnavailableError,
     SagaValidationError,
 )
+from saga.storage._grouped import PRUNE_AT_ONCE
 from saga.storage._sqlite_database import SCHEMA_VERSION, statement, statement_for
 from saga.storage._sqlite_errors import translate
-from saga.storage.sqlite import PRUNE_AT_ONCE, SQLiteSagaStorage
+from saga.storage.sqlite import SQLiteSagaStorage
 from saga.testing import FakeClock
 from saga.testing.contract_kit import (
     ANYTHING,

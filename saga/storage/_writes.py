@@ -1,4 +1,4 @@
-"""What a caller wants to have written to SQLite, in the form in which it goes to the writer.
+"""What a caller wants to have written, in the form in which it goes to a storage's writer.
 
 Everything that can be wrong with one caller's values is found here, in the caller's own call, before the write joins
 those of others.
@@ -14,7 +14,7 @@ import msgspec
 from saga.checks import refuse
 from saga.codec import encode_events
 from saga.storage._checks import rests
-from saga.storage._sqlite_time import micros
+from saga.storage._instants import micros
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -204,11 +204,13 @@ def _json(value: Any) -> str:
 
 
 def _text(what: str, value: str) -> str:
-    """Return the text if SQLite can keep it.
+    """Return the text if every database can keep it.
 
     Raises:
         SagaValidationError: Otherwise.
     """
+    if "\0" in value:
+        refuse(what, value, "text without NUL characters")
     if not value.isascii():
         try:
             value.encode()
