@@ -33,9 +33,7 @@ class GroupedStorage(SagaStorage):
 
     async def _create_on(self, connection: Any, new: writes.Create) -> Appended:
         """Store a new saga in the transaction that the caller has open on this connection; not offered here."""
-        refuse(
-            "connection", connection, f"left out (saga {new.saga_id}): this storage uses its own connection only"
-        )
+        refuse("connection", connection, f"left out (saga {new.saga_id}): this storage uses its own connection only")
 
     async def create(
         self, new: NewSaga, events: Sequence[Event], *, claim: Claim | None, write_id: str, connection: Any = None

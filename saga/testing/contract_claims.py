@@ -84,14 +84,6 @@ class Claiming(ContractBase):
             assert await claim_due(storage, "late") == ["s"]
 
     @pytest.mark.asyncio
-    async def test_the_wall_clock_does_not_judge_claims(self, clock: FakeClock) -> None:
-        """An administrator who sets the clock takes nobody's saga away."""
-        async with self.storage(clock) as storage:
-            await create(storage, "s", held=claim("mine"))
-            clock.set_wall_time(clock.now() + 1e6)
-            assert await claim_due(storage, "theirs") == []
-
-    @pytest.mark.asyncio
     async def test_a_recovery_counts_only_when_a_claim_expired(self, clock: FakeClock) -> None:
         """Not after a release, not after the first claim; the fact says which it was; the fence always grows."""
         async with self.storage(clock) as storage:
@@ -267,3 +259,15 @@ class KeepingClaims(ContractBase):
             assert await claim_due(storage, "early") == []
             clock.advance(90)
             assert await claim_due(storage, "late") == ["s"]
+
+
+class HostClockContract(ContractBase):
+    """What holds where leases are judged by this host's time since its boot. Mix it in beside ``StorageContract``."""
+
+    @pytest.mark.asyncio
+    async def test_the_wall_clock_does_not_judge_claims(self, clock: FakeClock) -> None:
+        """An administrator who sets the clock takes nobody's saga away."""
+        async with self.storage(clock) as storage:
+            await create(storage, "s", held=claim("mine"))
+            clock.set_wall_time(clock.now() + 1e6)
+            assert await claim_due(storage, "theirs") == []

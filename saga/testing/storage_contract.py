@@ -4,9 +4,10 @@
         def storage(self, clock):
             return MyStorage(..., clock=clock)
 
-Add ``SharedStorageContract`` where two storage objects can work on the same data, and ``HeldCommitContract`` where one
-can be held between its statements and its COMMIT. Time stands still unless a test moves it, so a storage under test
-must take its time from the clock it is given. Needs pytest, pytest-asyncio and hypothesis.
+Add ``SharedStorageContract`` where two storage objects can work on the same data, ``HeldCommitContract`` where one can
+be held between its statements and its COMMIT, and ``HostClockContract`` where a host's own clock judges leases. Time
+stands still unless a test moves it, so a storage under test must take its time from the clock it is given. Needs pytest,
+pytest-asyncio and hypothesis.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ pytest.register_assert_rewrite(
     )
 )
 
-from saga.testing.contract_claims import Claiming, KeepingClaims  # noqa: E402 - after the rewrite is registered
+from saga.testing.contract_claims import Claiming, HostClockContract, KeepingClaims  # noqa: E402 - after the rewrite is registered
 from saga.testing.contract_kit import CommitGate  # noqa: E402 - as above
 from saga.testing.contract_model import AsModel  # noqa: E402 - as above
 from saga.testing.contract_reading import Counting, History, Loading, Pruning, Querying  # noqa: E402 - as above
@@ -30,7 +31,7 @@ from saga.testing.contract_shared import HeldCommitContract, SharedStorageContra
 from saga.testing.contract_together import Together, UsingStorage  # noqa: E402 - as above
 from saga.testing.contract_writes import Appending, Creating, Refusing  # noqa: E402 - as above
 
-__all__ = ["CommitGate", "HeldCommitContract", "SharedStorageContract", "StorageContract"]
+__all__ = ["CommitGate", "HeldCommitContract", "HostClockContract", "SharedStorageContract", "StorageContract"]
 
 
 class StorageContract(

@@ -2,10 +2,10 @@
 
 from saga.clock import Clock
 from saga.storage.memory import InMemorySagaStorage
-from saga.testing.storage_contract import StorageContract
+from saga.testing.storage_contract import HostClockContract, StorageContract
 
 
-class TestInMemorySagaStorage(StorageContract):
+class TestInMemorySagaStorage(StorageContract, HostClockContract):
     """Every promise of the contract."""
 
     def storage(self, clock: Clock) -> InMemorySagaStorage:

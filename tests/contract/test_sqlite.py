@@ -7,7 +7,7 @@ import pytest
 
 from saga.clock import Clock
 from saga.storage.sqlite import SQLiteSagaStorage
-from saga.testing.storage_contract import CommitGate, HeldCommitContract, StorageContract
+from saga.testing.storage_contract import CommitGate, HeldCommitContract, HostClockContract, StorageContract
 
 
 class HeldSQLiteSagaStorage(SQLiteSagaStorage):
@@ -23,7 +23,7 @@ class HeldSQLiteSagaStorage(SQLiteSagaStorage):
             self._gate.pass_through()
 
 
-class TestSQLiteSagaStorage(StorageContract, HeldCommitContract):
+class TestSQLiteSagaStorage(StorageContract, HeldCommitContract, HostClockContract):
     """Every promise of the contract."""
 
     @pytest.fixture(autouse=True)

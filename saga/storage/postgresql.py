@@ -1,0 +1,157 @@
+"""The storage contract in PostgreSQL: durable, and shared by the processes of many hosts."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from saga.checks import is_int, is_number, refuse
+from saga.exceptions import SagaStorageError
+from saga.storage import _postgresql_reader as reader
+from saga.storage._checks import check_query
+from saga.storage._group_commit import GroupCommit
+from saga.storage._grouped import GroupedStorage
+from saga.storage._postgresql_connections import Connections
+from saga.storage._postgresql_migrations import migrate, missing
+from saga.storage._postgresql_statements import Statements, check_schema
+from saga.storage._postgresql_writer import Writer
+from saga.storage._urls import masked
+from saga.storage.cursor import EntryPlace, RowPlace, read_cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+
+    from saga.clock import Clock
+    from saga.storage._postgresql_connections import Connection
+    from saga.storage._writes import Write
+    from saga.storage.base import Entry, StoredSaga
+    from saga.types import Page, SagaFilter, SagaRecord, SagaStatistics
+
+T = TypeVar("T")
+
+LANES = 2
+"""Flushes that may be on their way at once: while one is being made durable, the next is being gathered and sent."""
+
+
+class PostgreSQLSagaStorage(GroupedStorage):
+    """Keeps sagas in a schema of a PostgreSQL database: what is answered survives as the server's commits do."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str = "saga",
+        connections: int = 3,
+        answer_timeout: float = 10.0,
+        pooler: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """Name the database; nothing is connected before the storage is entered.
+
+        Args:
+            url: ``postgresql://user:password@host:port/database``, with libpq's parameters.
+            schema: Where the tables are; made when the storage is entered, if the role may.
+            connections: How many connections at the most, 1 or more.
+            answer_timeout: After how many seconds a call is told that the server does not answer.
+            pooler: Whether the URL leads to a pooler in transaction mode (PgBouncer), which keeps no session.
+            clock: For tests: stamps what is stored and judges leases instead of the server's clock, which is the same
+                for all processes.
+
+        Raises:
+            SagaValidationError: If a value is none of these.
+        """
+        super().__init__()
+        if not isinstance(url, str) or not url.startswith(("postgresql://", "postgres://")):
+            refuse("url", masked(url), "postgresql://user:password@host:port/database")
+        if not (is_int(connections) and connections >= 1):
+            refuse("connections", connections, "an integer, at least 1")
+        if not (is_number(answer_timeout) and answer_timeout > 0):
+            refuse("answer_timeout", answer_timeout, "a finite number of seconds above 0")
+        self._place = masked(url)
+        self._statements = Statements(check_schema(schema))
+        self._lanes = min(LANES, connections)
+        self._answer_timeout = answer_timeout
+        self._connections = Connections(url, self._place, connections, answer_timeout, pooler=pooler)
+        self._writer = Writer(self._connections, self._statements, clock)
+        self._flushes: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        """Return the class, the URL without its password, and the schema."""
+        return f"{type(self).__name__}({self._place!r}, schema={self._statements.schema!r})"
+
+    async def open(self) -> None:
+        """Connect, and make or complete the schema.
+
+        Raises:
+            SagaStorageError: If the server cannot be reached, refuses, or holds a schema of another version.
+        """
+        self._session.enter()
+        try:
+            await self._connections.open()
+            await self._connections.run(self._check_durability)
+            schema = self._statements.schema
+            if await self._connections.run(partial(missing, schema=schema)):
+                await self._connections.run(partial(migrate, schema=schema), atomic=True)
+        except BaseException:
+            await self._connections.close()
+            self._session.leave()
+            raise
+        # More than a call of its own may take: a flush answers for itself.
+        self._commits = GroupCommit(self._flush, 4 * self._answer_timeout, lanes=self._lanes)
+
+    async def _check_durability(self, connection: Connection) -> None:
+        setting = await connection.fetchval("SELECT current_setting('synchronous_commit')")
+        if setting == "off":
+            message = (
+                f"PostgreSQL at {self._place} has synchronous_commit off for this role or database, so that a commit "
+                "may be lost after it was answered: set it to on, or use another role"
+            )
+            raise SagaStorageError(message)
+
+    async def close(self) -> None:
+        """Wait for the writes that were accepted and disconnect."""
+        if self._session.is_open:
+            self._session.check()
+            self._session.leave()
+            await asyncio.shield(asyncio.create_task(self._close()))
+
+    async def _close(self) -> None:
+        await self._commits.drain()
+        await self._connections.close()
+
+    def _flush(self, writes: Sequence[Write], flushed: Callable[[BaseException | None], object]) -> None:
+        def done(task: asyncio.Task[None]) -> None:
+            self._flushes.discard(task)
+            flushed(asyncio.CancelledError() if task.cancelled() else task.exception())
+
+        task = asyncio.create_task(self._writer.flush(writes))
+        self._flushes.add(task)
+        task.add_done_callback(done)
+
+    async def _read(self, question: Callable[..., Awaitable[T]], *values: Any) -> T:
+        self._session.check()
+        return await self._connections.run(lambda on: question(on, self._statements, *values))
+
+    async def load(self, saga_ids: Collection[str]) -> list[StoredSaga]:
+        """Return these sagas with their journals."""
+        return await self._read(reader.load, list(dict.fromkeys(saga_ids)))
+
+    async def query(self, selected: SagaFilter, cursor: str | None = None, limit: int = 100) -> Page[SagaRecord]:
+        """Return rows, newest first, a page at a time."""
+        check_query(limit)
+        return await self._read(reader.query, selected, read_cursor(cursor, RowPlace), limit)
+
+    async def history(self, saga_id: str, cursor: str | None = None, limit: int = 100) -> Page[Entry]:
+        """Return a journal, oldest entry first, a page at a time."""
+        check_query(limit)
+        return await self._read(reader.history, saga_id, read_cursor(cursor, EntryPlace), limit)
+
+    async def statistics(self) -> SagaStatistics:
+        """Return counts by name and status."""
+        return await self._read(reader.statistics)
+
+    async def health_check(self) -> None:
+        """Return if the server answers."""
+        self._session.check()
+        await self._connections.run(reader.check)

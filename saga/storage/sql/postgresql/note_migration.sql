@@ -1,0 +1,1 @@
+INSERT INTO {schema}.migrations (number, checksum) VALUES ({number}, '{checksum}');

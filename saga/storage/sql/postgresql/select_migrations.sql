@@ -1,0 +1,2 @@
+-- Which migrations were applied?
+SELECT number, checksum FROM {schema}.migrations ORDER BY number
