@@ -79,13 +79,22 @@ from saga.types import (
 )
 
 if TYPE_CHECKING:
+    from saga.storage.opening import open_storage
+    from saga.storage.postgresql import PostgreSQLSagaStorage
+    from saga.storage.redis import RedisSagaStorage
     from saga.storage.sqlite import SQLiteSagaStorage
 else:
+    _LAZY = {
+        "PostgreSQLSagaStorage": "saga.storage.postgresql",
+        "RedisSagaStorage": "saga.storage.redis",
+        "SQLiteSagaStorage": "saga.storage.sqlite",
+        "open_storage": "saga.storage.opening",
+    }
 
     def __getattr__(name: str) -> object:
-        """Load a storage that brings a driver along when it is first asked for (PEP 562)."""
-        if name == "SQLiteSagaStorage":
-            return import_module("saga.storage.sqlite").SQLiteSagaStorage
+        """Load what brings a driver along when it is first asked for (PEP 562)."""
+        if name in _LAZY:
+            return getattr(import_module(_LAZY[name]), name)
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
 
@@ -122,7 +131,9 @@ __all__ = [
     "Page",
     "ParallelFailureStrategy",
     "Phase",
+    "PostgreSQLSagaStorage",
     "RecordedError",
+    "RedisSagaStorage",
     "Reshaped",
     "RetryPolicy",
     "RetryRequested",
@@ -166,4 +177,5 @@ __all__ = [
     "TurnedBack",
     "UnknownReason",
     "__version__",
+    "open_storage",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from saga.exceptions import SagaStorageError
-from saga.storage._postgresql_statements import check_schema, statement_for, text_of
+from saga.storage._postgresql_statements import check_name, statement_for, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ def migration_sql(schema: str = "saga") -> str:
     Raises:
         SagaValidationError: If the name is not a plain one.
     """
-    check_schema(schema)
+    check_name("schema", schema)
     parts = [
         "BEGIN;",
         f"SELECT pg_advisory_xact_lock(hashtextextended('saga migrations {schema}', 0));",
@@ -52,6 +52,15 @@ def migration_sql(schema: str = "saga") -> str:
         "COMMIT;",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def grants_sql(role: str, schema: str = "saga") -> str:
+    """Return what grants a role all that running sagas needs, as plain SQL.
+
+    Raises:
+        SagaValidationError: If a name is not a plain one.
+    """
+    return statement_for(check_name("schema", schema), "grants").replace("{role}", f'"{check_name("role", role)}"')
 
 
 def _applied(schema: str, number: int) -> str:

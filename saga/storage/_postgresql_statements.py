@@ -14,20 +14,22 @@ NAME_LENGTH_MAX = 63
 _NOW = "coalesce($1::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
 """Microseconds since the epoch, at this moment and not at the transaction's begin; tests give an instant instead."""
 
-_SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
 
-def check_schema(schema: object) -> str:
-    """Return the name of a schema if it is a plain one.
+def check_name(what: str, name: object) -> str:
+    """Return the name of a schema or a role if it is a plain one.
 
     Raises:
         SagaValidationError: Otherwise.
     """
-    if not isinstance(schema, str) or not _SCHEMA_NAME.fullmatch(schema) or len(schema) > NAME_LENGTH_MAX:
-        refuse("schema", schema, f"a schema's name of a-z, 0-9 and _, at most {NAME_LENGTH_MAX} characters")
-    if schema.startswith("pg_"):
-        refuse("schema", schema, "a name that does not begin with pg_, which PostgreSQL keeps for itself")
-    return schema
+    if not isinstance(name, str) or not _PLAIN.fullmatch(name) or len(name) > NAME_LENGTH_MAX or name.startswith("pg_"):
+        refuse(
+            what,
+            name,
+            f"a name of a-z, 0-9 and _, at most {NAME_LENGTH_MAX} characters, that begins with no digit or pg_",
+        )
+    return name
 
 
 @cache

@@ -13,8 +13,8 @@ from saga.storage._checks import check_query
 from saga.storage._group_commit import GroupCommit
 from saga.storage._grouped import GroupedStorage
 from saga.storage._postgresql_connections import Connections
-from saga.storage._postgresql_migrations import migrate, missing
-from saga.storage._postgresql_statements import Statements, check_schema
+from saga.storage._postgresql_migrations import grants_sql, migrate, migration_sql, missing
+from saga.storage._postgresql_statements import Statements, check_name
 from saga.storage._postgresql_writer import Writer
 from saga.storage._urls import masked
 from saga.storage.cursor import EntryPlace, RowPlace, read_cursor
@@ -69,12 +69,37 @@ class PostgreSQLSagaStorage(GroupedStorage):
         if not (is_number(answer_timeout) and answer_timeout > 0):
             refuse("answer_timeout", answer_timeout, "a finite number of seconds above 0")
         self._place = masked(url)
-        self._statements = Statements(check_schema(schema))
+        self._statements = Statements(check_name("schema", schema))
         self._lanes = min(LANES, connections)
         self._answer_timeout = answer_timeout
         self._connections = Connections(url, self._place, connections, answer_timeout, pooler=pooler)
         self._writer = Writer(self._connections, self._statements, clock)
         self._flushes: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    def migrations(schema: str = "saga") -> str:
+        """Return the SQL that makes the schema, for whoever applies such things by hand; applying it twice is refused.
+
+        Args:
+            schema: The schema's name.
+
+        Raises:
+            SagaValidationError: If the name is not a plain one.
+        """
+        return migration_sql(schema)
+
+    @staticmethod
+    def grants(role: str, schema: str = "saga") -> str:
+        """Return the SQL that grants a role what running sagas needs, and no right to change the tables.
+
+        Args:
+            role: The role's name.
+            schema: The schema's name.
+
+        Raises:
+            SagaValidationError: If a name is not a plain one.
+        """
+        return grants_sql(role, schema)
 
     def __repr__(self) -> str:
         """Return the class, the URL without its password, and the schema."""

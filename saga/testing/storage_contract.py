@@ -6,8 +6,8 @@
 
 Add ``SharedStorageContract`` where two storage objects can work on the same data, ``HeldCommitContract`` where one can
 be held between its statements and its COMMIT, and ``HostClockContract`` where a host's own clock judges leases. Time
-stands still unless a test moves it, so a storage under test must take its time from the clock it is given. Needs pytest,
-pytest-asyncio and hypothesis.
+stands still unless a test moves it, so a storage under test must take its time from the clock it is given. Needs
+pytest, pytest-asyncio and hypothesis.
 """
 
 from __future__ import annotations
