@@ -34,44 +34,68 @@ def open_storage(url: str, **options: Any) -> SagaStorage:
 
     Raises:
         SagaValidationError: If this is no URL of a known scheme, or the storage refuses it.
-        SagaStorageError: If what the scheme needs is not installed.
+        SagaStorageError: If what the scheme needs is not installed, or two distributions want the same scheme.
     """
     if not isinstance(url, str) or ":" not in url:
         refuse("url", masked(url), "a URL such as sqlite:///sagas.db or postgresql://user@host/database")
+    entry = _entry(url)
+    storage = _load(entry)(url, **options)
+    if not isinstance(storage, SagaStorage):
+        made = f"made {type(storage).__name__!r}, which is no SagaStorage"
+        raise SagaStorageError(f"{entry.value!r}, which {GROUP!r} names for {entry.name!r}, {made}")
+    return storage
+
+
+def _entry(url: str) -> EntryPoint:
+    """Return what is registered for the scheme of this URL."""
     scheme = url.partition(":")[0]
     known = entry_points(group=GROUP)
-    found = [entry for entry in known if entry.name == scheme]
+    found = {entry.value: entry for entry in known if entry.name == scheme}
     if not found:
         schemes = ", ".join(sorted(known.names))
-        refuse("url", masked(url), f"a URL of a known scheme ({schemes}); a storage of yours registers one in {GROUP!r}")
-    storage = _load(found[0])(url, **options)
-    if not isinstance(storage, SagaStorage):
-        message = f"{found[0].value!r}, which {GROUP!r} names for {scheme!r}, made no SagaStorage but {type(storage)}"
-        raise SagaStorageError(message)
-    return storage
+        advice = (
+            f"a URL of a known scheme ({schemes}); a distribution adds one by an entry point of the group {GROUP!r}"
+        )
+        refuse("url", masked(url), advice)
+    if len(found) > 1:
+        several = " and ".join(sorted(found))
+        raise SagaStorageError(f"{scheme!r} is the scheme of {several}: uninstall all but one of their distributions")
+    return next(iter(found.values()))
 
 
 def _load(entry: EntryPoint) -> Callable[..., object]:
     try:
         loaded: Callable[..., object] = entry.load()
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(error.name or "")
-        advice = f': pip install "saga-journal[{extra}]"' if extra else f", which {entry.value!r} needs"
-        message = f"storages of {entry.name!r} need the module {error.name!r}{advice}"
-        raise SagaStorageError(message) from error
+    except (ImportError, AttributeError) as error:
+        driver = (error.name or "").partition(".")[0]
+        advice = f"{entry.value!r} does not load"
+        if isinstance(error, ModuleNotFoundError) and driver in _EXTRAS:
+            advice = f'pip install "saga-journal[{_EXTRAS[driver]}]"'
+        raise SagaStorageError(f"no storage of {entry.name!r} can be opened here: {advice} ({error})") from error
     return loaded
 
 
 def memory(url: str, **options: Any) -> InMemorySagaStorage:
-    """Return the storage of ``memory:``."""
+    """Return the storage of ``memory:``.
+
+    Raises:
+        SagaValidationError: If the URL says more, or an option is refused.
+    """
     if url not in ("memory:", "memory://"):
-        refuse("url", url, "memory: and nothing more")
+        refuse("url", masked(url), "memory: and nothing more")
     return InMemorySagaStorage(**options)
 
 
 def sqlite(url: str, **options: Any) -> SQLiteSagaStorage:
-    """Return the storage of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``."""
+    """Return the storage of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+
+    Raises:
+        SagaValidationError: If the URL names no file, or a host or parameters as well, or an option is refused.
+    """
     path = url.removeprefix("sqlite:///")
-    if path == url or not path:
-        refuse("url", url, "sqlite:/// and the path of a file: sqlite:///relative.db, sqlite:////absolute.db")
+    if path == url or not path or "?" in path:
+        expected = (
+            "sqlite:/// and the path of a file: sqlite:///relative.db, sqlite:////absolute.db; options by keyword"
+        )
+        refuse("url", masked(url), expected)
     return SQLiteSagaStorage(path, **options)
