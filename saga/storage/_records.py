@@ -106,7 +106,8 @@ def statistics_of(rows: Iterable[CountRow]) -> SagaStatistics:
     in_need = 0
     oldest: int | None = None
     for row in rows:
-        by_status[row.name][row.status] = row.sagas
+        counts = by_status[row.name]
+        counts[row.status] = counts.get(row.status, 0) + row.sagas
         in_need += row.in_need
         if row.oldest_unfinished is not None and (oldest is None or row.oldest_unfinished < oldest):
             oldest = row.oldest_unfinished
