@@ -53,26 +53,18 @@ async def sleep_by_hand(workload: str) -> None:
                 layer.create_task(asyncio.sleep(SLEEP))
 
 
-class Floor(ABC):
-    """A program that runs W1 and W2, with its file open."""
+class Program(ABC):
+    """A program that runs W1 and W2 by hand."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the file that ``async with`` creates."""
-        self._path = path
-        self._thread = ThreadPoolExecutor(max_workers=1)
-        self._database: sqlite3.Connection
-
+    @abstractmethod
     async def __aenter__(self) -> Self:
-        """Create the file in the writer thread."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
-        return self
+        """Begin with nothing stored."""
 
+    @abstractmethod
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
-        self._thread.shutdown()
+        """Disconnect."""
 
     async def run(self, number: int, *, fails: bool) -> None:
         """Run one saga: W1 (6 writes), or W2 (10) where its last step fails."""
@@ -97,6 +89,28 @@ class Floor(ABC):
     async def _write(self, saga_id: str, version: int, status: str, facts: Facts) -> None:
         """Return when the write is durable."""
 
+
+class FileFloor(Program):
+    """A program with its SQLite file open."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the file that ``async with`` creates."""
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._database: sqlite3.Connection
+
+    async def __aenter__(self) -> Self:
+        """Create the file in the writer thread."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
+        self._thread.shutdown()
+
     def _open(self) -> None:
         self._database = sqlite3.connect(self._path, isolation_level=None)
         self._database.execute("PRAGMA journal_mode = WAL").close()
@@ -104,7 +118,7 @@ class Floor(ABC):
         self._database.executescript(SCHEMA).close()
 
 
-class UnbatchedFloor(Floor):
+class UnbatchedFloor(FileFloor):
     """One durable commit per write."""
 
     async def _write(self, saga_id: str, version: int, status: str, facts: Facts) -> None:
@@ -123,7 +137,7 @@ class UnbatchedFloor(Floor):
         execute("COMMIT")
 
 
-class BatchedFloor(Floor):
+class BatchedFloor(FileFloor):
     """One durable commit for all writes that came while the commit before was under way."""
 
     def __init__(self, path: Path) -> None:

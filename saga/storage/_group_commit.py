@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 WRITES_MAX = 512
 """Writes of one flush."""
 
+WRITES_APART_MIN = 16
+"""Writes that are worth a flush of their own where several may be on their way: with all in one, everybody would wait
+for the storage, and then the storage for everybody."""
+
 
 class Answerable(Protocol):
     """A write, which gets its answer when it was flushed."""
@@ -100,10 +104,15 @@ class GroupCommit(Generic[W]):
 
     def _start(self) -> None:
         self._starting = False
-        items = self._take()
-        if not items:
-            self._rest()
-            return
+        while len(self._in_flight) < self._lanes:
+            lanes = self._lanes - len(self._in_flight)
+            items = self._take(min(WRITES_MAX, max(WRITES_APART_MIN, -(-len(self._waiting) // lanes))))
+            if not items:
+                break
+            self._send(items)
+        self._rest()
+
+    def _send(self, items: list[Waiting[W]]) -> None:
         # A real timer even where the storage has another clock: this watches a database, not a saga.
         flush = _Flush(items, self._loop.call_later(self._answer_timeout, self._give_up))
         self._in_flight.add(flush)
@@ -113,12 +122,12 @@ class GroupCommit(Generic[W]):
 
         self._flush([write for write, _ in items], flushed)
 
-    def _take(self) -> list[Waiting[W]]:
+    def _take(self, most: int) -> list[Waiting[W]]:
         """Return the next flush: at most one write of each saga, in the order of arrival."""
         taken: list[Waiting[W]] = []
         sagas = self._sagas
         later: list[Waiting[W]] = []
-        while self._waiting and len(taken) < WRITES_MAX:
+        while self._waiting and len(taken) < most:
             item = self._waiting.popleft()
             saga_id = item[0].saga_id
             if saga_id is None:

@@ -23,6 +23,7 @@ from saga.storage._postgresql_reader import load
 from saga.storage._verdicts import Found, verdict
 from saga.storage._writes import Append, ClaimDue, Create, JournalWrite, Prune, Release, Renew, Request, Write
 from saga.storage.base import Appended
+from saga.types import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -37,9 +38,11 @@ W = TypeVar("W", bound=Write)
 REQUEST_TRIES = 20
 """How often a request looks for the version at which it may be stored; an owner that writes on and on may be faster."""
 
-_APPEND_COLUMNS: tuple[list[Any], ...] = tuple([] for _ in range(12))
-_CREATE_COLUMNS: tuple[list[Any], ...] = tuple([] for _ in range(14))
-"""No appends, no creations."""
+_STATUS = 4
+"""Where an append's row has the status."""
+
+_NO_APPENDS: tuple[list[Any], ...] = tuple([] for _ in range(12))
+_NO_CREATIONS: tuple[list[Any], ...] = tuple([] for _ in range(14))
 
 _by_saga = attrgetter("saga_id")
 _found = msgspec.json.Decoder(list[Found])
@@ -114,21 +117,18 @@ class Writer:
     async def _write(self, writes: Sequence[JournalWrite]) -> None:
         appends = sorted(_of(Append, writes), key=_by_saga)
         creates = sorted(_of(Create, writes), key=_by_saga)
-        append_columns = (
-            zip(*[(*write.row, write.release, write.write_id, write.events) for write in appends], strict=True)
-            if appends
-            else _APPEND_COLUMNS
-        )
-        create_columns = (
-            zip(*[(*write.row, write.write_id, write.events) for write in creates], strict=True)
-            if creates
-            else _CREATE_COLUMNS
-        )
-        values = (self._now(), *append_columns, *create_columns)
-        sql = self._statements["write_sagas"]
-        at, appended, created = await self._connections.run(lambda on: on.fetchrow(sql, *values))
+        rows = [(*write.row, write.release, write.write_id, write.events) for write in appends]
+        values = (self._now(), *(zip(*rows, strict=True) if rows else _NO_APPENDS))
+        if creates or any(write.row[_STATUS] in ENDED for write in appends):
+            new = [(*write.row, write.write_id, write.events) for write in creates]
+            values += tuple(zip(*new, strict=True)) if new else _NO_CREATIONS
+            sql = self._statements["write_sagas"]
+        else:
+            sql = self._statements["append_sagas"]
+        at, appended, *created = await self._connections.run(lambda on: on.fetchrow(sql, *values))
         left = _answer(appends, appended, at)
-        left += _answer(creates, created, at)
+        if creates:
+            left += _answer(creates, created[0], at)
         if left:
             await self._examine(left)
             for write in left:

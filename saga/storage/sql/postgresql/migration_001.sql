@@ -37,9 +37,6 @@ CREATE INDEX sagas_by_name ON {schema}.sagas (name, status, created_at, id);
 -- Pages through what a person should look at; a saga without trouble is never in it.
 CREATE INDEX sagas_in_need ON {schema}.sagas (created_at, id) WHERE attention IS NOT NULL OR status = 'failed';
 
--- Finds the oldest saga that is not at rest.
-CREATE INDEX sagas_unfinished ON {schema}.sagas (created_at) WHERE NOT at_rest;
-
 -- One row an append. The key finds the first answer to a write, and refuses a second; that a saga has each version once
 -- follows from its row. A journal is read whole, and put in order then: one index less to write.
 CREATE TABLE {schema}.journal (
@@ -51,7 +48,8 @@ CREATE TABLE {schema}.journal (
     PRIMARY KEY (saga, write_id)
 );
 
--- How many sagas there are: the sum of all rows of a kind. Each flush adds what it changed; sweeps add up what lies there.
+-- How many ended sagas there are: the sum of all rows of a kind. Each flush adds what it changed; sweeps add up what
+-- lies there.
 CREATE TABLE {schema}.counts (
     name text COLLATE "C" NOT NULL,
     status text COLLATE "C" NOT NULL,

@@ -39,6 +39,9 @@ deleted AS (
 ),
 counted AS (
     INSERT INTO {schema}.counts (name, status, in_need, sagas)
-    SELECT name, status, in_need, -count(*) FROM locked GROUP BY name, status, in_need
+    SELECT name, status, in_need, -count(*)
+    FROM locked
+    WHERE status IN ('completed', 'rolled_back')
+    GROUP BY name, status, in_need
 )
 SELECT count(*) FROM locked

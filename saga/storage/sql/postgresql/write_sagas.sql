@@ -1,6 +1,5 @@
--- New sagas, and appends whose version and claim token are as expected; answers which of them were written, and when.
--- Each saga is looked up and locked in the order of the arrays, which is that of the ids, so that two flushes never wait
--- for each other; what was locked is what is written. `ttl` is NULL where the writer owns nothing: the claim stays as it is.
+-- As append_sagas.sql, but for any appends, and for new sagas; counts those that end. What was locked is what is written:
+-- an ended saga to which something is appended must not be counted twice.
 WITH
 locked AS MATERIALIZED (
     SELECT new.*, saga.n, saga.name, saga.old_status, saga.old_need, new.attention IS NOT NULL OR new.status = 'failed' AS in_need
@@ -78,14 +77,15 @@ counted AS (
     FROM (
         SELECT name, old_status AS status, old_need AS in_need, -1 AS sagas
         FROM locked
-        WHERE (old_status, old_need) <> (status, in_need)
+        WHERE old_status IN ('completed', 'rolled_back')
         UNION ALL
         SELECT name, status, in_need, 1
         FROM locked
-        WHERE (old_status, old_need) <> (status, in_need)
+        WHERE status IN ('completed', 'rolled_back')
         UNION ALL
         SELECT name, status, in_need, 1
         FROM created JOIN fresh USING (id)
+        WHERE status IN ('completed', 'rolled_back')
     ) AS change
     GROUP BY name, status, in_need
     HAVING sum(sagas) <> 0
