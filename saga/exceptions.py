@@ -156,5 +156,27 @@ class SagaClaimLostError(SagaStorageError):
         super().__init__(f"the claim on saga {saga_id} was taken over; stop working on it here", saga_id=saga_id)
 
 
+class SagaStateLostError(SagaStorageError):
+    """The storage holds less of this saga than it acknowledged: it was restored, or failed over to one that lagged.
+
+    What is missing may have had its effects, so nothing goes on by itself. See ``AttentionCode.STATE_LOST``.
+
+    Attributes:
+        acknowledged: The version that the storage acknowledged.
+        stored: The version that it holds; None if it holds nothing of the saga.
+    """
+
+    def __init__(self, saga_id: str, *, acknowledged: int, stored: int | None) -> None:
+        """Keep both versions."""
+        there = "nothing of it" if stored is None else f"version {stored}"
+        super().__init__(
+            f"the storage acknowledged version {acknowledged} of saga {saga_id} and now holds {there}: it was restored "
+            "or failed over; find out which effects the missing steps had before you let it go on with retry",
+            saga_id=saga_id,
+        )
+        self.acknowledged = acknowledged
+        self.stored = stored
+
+
 class SagaCorruptStateError(SagaStorageError):
     """What is stored cannot be understood by this version of the library; it is left as it is."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from saga.events import Claimed, Created
-from saga.exceptions import SagaClaimLostError, SagaError, SagaExecutionError
+from saga.exceptions import SagaClaimLostError, SagaError, SagaExecutionError, SagaStateLostError
 from saga.flights import Flights
 from saga.fold import apply, fold
 from saga.outcomes import Ended, fact_of
@@ -23,7 +23,7 @@ from saga.planner import Decision, Work, decide, due_in
 from saga.recording import Recorder
 from saga.storage.base import Claim, Entry, NewSaga, Row
 from saga.types import LeaveReason, SagaInfo, UnknownReason
-from saga.visits import append_late
+from saga.visits import append_late, mark_lost
 from saga.waiting import Latch
 
 if TYPE_CHECKING:
@@ -149,6 +149,10 @@ class SagaRun:
     def renewed(self, sent_at: float, version: int) -> bool:
         """Take note of a renewal; say whether the journal has grown behind this run's back."""
         self._journal.renewed(sent_at)
+        if self.exists and not self._journal.writing and version < self.state.version:
+            # Older than the last append, or the storage has lost that: the driver looks.
+            self._journal.stale = True
+            self._wake()
         return self.exists and not self._journal.writing and version > self.state.version
 
     def overdue(self) -> bool:
@@ -196,6 +200,13 @@ class SagaRun:
                     await self._perform(decision)
         except SagaClaimLostError:
             self.lose()
+        except SagaStateLostError as error:
+            self.interrupt(UnknownReason.INTERRUPTED)
+            if error.stored is None:
+                self._fail(error)
+            else:
+                await mark_lost(self.env, error, self.claim.token)
+                self.lose()
         except SagaError as error:
             self._fail(error)
 

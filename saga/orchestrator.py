@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec.structs import replace
 
-from saga.arguments import differing
 from saga.building import birth_of, definition_of, life_of
 from saga.checks import check_saga_id, check_seconds, is_number, refuse
 from saga.clock import Clock, SystemClock
@@ -15,6 +14,7 @@ from saga.environment import Environment
 from saga.exceptions import (
     SagaAlreadyExistsError,
     SagaExecutionError,
+    SagaNotFoundError,
 )
 from saga.executor import CURRENT_SAGA, SagaRun
 from saga.handle import SagaHandle
@@ -22,20 +22,20 @@ from saga.observers import Observer, Observers
 from saga.ownership import Ownership
 from saga.registry import Registry
 from saga.requests import request_cancel, request_retry
-from saga.storage.base import Claim
+from saga.storage.base import Claim, NewSaga, Row
 from saga.storage.memory import InMemorySagaStorage
 from saga.types import (
-    Attention,
-    AttentionCode,
     Limits,
     Page,
     SagaFilter,
+    SagaInfo,
     SagaRecord,
     SagaResult,
     SagaStatistics,
+    SagaStatus,
     UnknownReason,
 )
-from saga.visits import load_state
+from saga.visits import check_same, load_state, with_no_code
 from saga.waiting import Latch
 
 if TYPE_CHECKING:
@@ -45,11 +45,7 @@ if TYPE_CHECKING:
     from saga.core import Saga
     from saga.definition import SagaDefinition
     from saga.events import Created
-    from saga.state import SagaState
     from saga.storage.base import SagaStorage
-
-NO_CODE_AFTER = 60.0
-"""Seconds that a due saga may stay unclaimed before ``get`` and ``query`` say that nobody has code for it."""
 
 EVERYTHING = SagaFilter()
 
@@ -121,6 +117,7 @@ class SagaOrchestrator:
         if self._private:
             await self.storage.open()
         self._loops = self._owned.begin()
+        self.storage.listen(self._owned.wake)
         self._owned.sweep_soon()
         return self
 
@@ -178,11 +175,25 @@ class SagaOrchestrator:
         handle = await self.start(saga, saga_id=saga_id, deadline=deadline)
         return await handle.wait()
 
-    async def start(self, saga: Saga, *, saga_id: str | None = None, deadline: float | None = None) -> SagaHandle:
+    async def start(
+        self, saga: Saga, *, saga_id: str | None = None, deadline: float | None = None, connection: Any = None
+    ) -> SagaHandle:
         """Start a saga and return once it is durable and has a slot; see ``execute``.
+
+        With a connection the saga is written in the transaction that the caller has open on it: it exists once that
+        commits, and a sweep of any orchestrator then begins it. Until then, and after a rollback, the handle raises
+        SagaNotFoundError, and the same instance may be started again. Observers are not told of its creation.
+
+        Args:
+            saga: See ``execute``, as for the id and the deadline.
+            saga_id: The saga's id.
+            deadline: Seconds.
+            connection: A connection to the storage's own database inside a transaction: of asyncpg for PostgreSQL, of
+                ``sqlite3`` for SQLite, where nothing may be awaited between ``start`` and the commit.
 
         Raises:
             SagaAlreadyExistsError: See ``execute``, as for all errors.
+            SagaValidationError: If the storage cannot write on this connection.
         """
         self._check_usable()
         life = life_of(saga)
@@ -200,6 +211,8 @@ class SagaOrchestrator:
         life.owner = self
         life.saga_id = life.saga_id or saga_id or self.clock.token()
         created = birth_of(life, definition, deadline)
+        if connection is not None:
+            return await self._start_on(connection, life.saga_id, definition, created)
         run, is_new = await self._run_for(life.saga_id, definition, created)
         if is_new:
             await self._begin(run)
@@ -207,12 +220,35 @@ class SagaOrchestrator:
             await run.created.wait()
         except SagaAlreadyExistsError:
             # Somebody else has it, maybe in another process: the same saga is waited for, never taken over alive.
-            _, state = await load_state(self.storage, life.saga_id)
-            _check_same(life.saga_id, created, state)
+            await self._check_stored(life.saga_id, created)
             return SagaHandle(self, life.saga_id, definition, self.run_of(life.saga_id))
         if not is_new:
-            _check_same(life.saga_id, created, run.state)
+            check_same(life.saga_id, created, run.state)
         return SagaHandle(self, life.saga_id, definition, run)
+
+    async def _start_on(
+        self, connection: Any, saga_id: str, definition: SagaDefinition, created: Created
+    ) -> SagaHandle:
+        """Store a saga that nobody drives yet in the caller's transaction."""
+        info = SagaInfo(saga_id, definition.name, definition.version)
+        created = replace(created, headers=self._env.observers.headers(info))
+        row = Row(status=SagaStatus.PENDING)
+        new = NewSaga(saga_id=saga_id, saga_name=definition.name, saga_version=definition.version, row=row)
+        try:
+            write_id = self.clock.token()
+            await self.storage.create(new, (created,), claim=None, write_id=write_id, connection=connection)
+        except SagaAlreadyExistsError:
+            await self._check_stored(saga_id, created)
+        return SagaHandle(self, saga_id, definition, self.run_of(saga_id))
+
+    async def _check_stored(self, saga_id: str, created: Created) -> None:
+        """Check that the saga of this id that somebody else has created is the same."""
+        try:
+            _, state = await load_state(self.storage, saga_id)
+        except SagaNotFoundError as error:
+            message = f"saga {saga_id} was started before in a transaction that is not committed yet"
+            raise SagaAlreadyExistsError(message, saga_id=saga_id) from error
+        check_same(saga_id, created, state)
 
     async def _begin(self, run: SagaRun) -> None:
         """Begin a run once there is a slot for it; a caller that gives up before leaves nothing behind."""
@@ -302,7 +338,7 @@ class SagaOrchestrator:
         """
         self._check_usable()
         stored, _ = await load_state(self.storage, check_saga_id(saga_id))
-        return self._with_no_code(stored.record)
+        return with_no_code(stored.record, self.clock.now())
 
     async def query(
         self,
@@ -322,23 +358,13 @@ class SagaOrchestrator:
         """
         self._check_usable()
         page = await self.storage.query(filter, cursor, limit)
-        return Page(tuple(self._with_no_code(record) for record in page.items), page.cursor)
+        now = self.clock.now()
+        return Page(tuple(with_no_code(record, now) for record in page.items), page.cursor)
 
     async def statistics(self) -> SagaStatistics:
         """Return counts by name and status."""
         self._check_usable()
         return await self.storage.statistics()
-
-    def _with_no_code(self, record: SagaRecord) -> SagaRecord:
-        due_since = None if record.due_at is None else self.clock.now() - record.due_at
-        if due_since is None or due_since < NO_CODE_AFTER or record.owner is not None or record.attention is not None:
-            return record
-        message = (
-            f"due for {due_since:.0f} s and nobody claims it: does a process run that has code for "
-            f"{record.saga_name!r} version {record.saga_version!r}?"
-        )
-        since = (record.due_at or 0.0) + NO_CODE_AFTER
-        return replace(record, attention=Attention(AttentionCode.NO_CODE, message, since, blocking=False))
 
     def _check_usable(self) -> None:
         if self._loop is None:
@@ -360,19 +386,3 @@ def _check_intervals(lease_ttl: float, sweep_interval: float, drain_timeout: flo
             refuse(name, value, "a number of seconds above 0")
     if not (is_number(drain_timeout) and drain_timeout >= 0):
         refuse("drain_timeout", drain_timeout, "a number of seconds, at least 0")
-
-
-def _check_same(saga_id: str, created: Created, state: SagaState) -> None:
-    """Check that a saga which exists already is the one that was to be started (R19)."""
-    differs: list[str] = []
-    if created.name != state.name:
-        differs.append(f"it is a {state.name}, not a {created.name}")
-    elif created.version != state.saga_version:
-        differs.append(f"its version is {state.saga_version}, not {created.version}")
-    else:
-        names = differing(state.arguments, created.arguments)
-        if names:
-            differs.append(f"its arguments differ: {', '.join(names)}")
-    if differs:
-        message = f"saga {saga_id} exists already and {differs[0]}"
-        raise SagaAlreadyExistsError(message, saga_name=state.name, saga_id=saga_id)

@@ -56,6 +56,7 @@ class Ownership:
         self._beat_failed = False
         self._sweeping = asyncio.Lock()
         self._sweep_soon: asyncio.Event = asyncio.Event()
+        self._hinted: set[str] = set()
 
     def begin(self) -> list[asyncio.Task[None]]:
         """Start both loops; the caller owns the tasks."""
@@ -69,6 +70,21 @@ class Ownership:
     def sweep_soon(self) -> None:
         """Let the next sweep begin at once."""
         self._sweep_soon.set()
+
+    def wake(self, saga_id: str) -> None:
+        """Look at once at a saga to which somebody else did something."""
+        if saga_id not in self.runs:
+            self.sweep_soon()
+        elif not self.closing:
+            self._hinted.add(saga_id)
+            if len(self._hinted) == 1:
+                self._env.spawn(self._follow_hints())
+
+    async def _follow_hints(self) -> None:
+        hinted = list(self._hinted)
+        self._hinted.clear()
+        with suppress(SagaStorageUnavailableError):
+            await self.catch_up(hinted)
 
     async def close(self) -> None:
         """Claim nothing more; what a claim under way still gets is given back, if the storage answers in time."""

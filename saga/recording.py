@@ -10,6 +10,8 @@ from saga.clock import sleep
 from saga.exceptions import (
     SagaClaimLostError,
     SagaCorruptStateError,
+    SagaNotFoundError,
+    SagaStateLostError,
     SagaStorageUnavailableError,
     SagaVersionMovedError,
 )
@@ -95,6 +97,7 @@ class Recorder:
 
         Raises:
             SagaClaimLostError: If another process owns the saga now.
+            SagaStateLostError: If the storage holds less than it acknowledged.
         """
         state = self._known()
         # A claim's token is unique and its owner writes one append after the other.
@@ -113,9 +116,12 @@ class Recorder:
                         claim=self._claim,
                         write_id=write_id,
                     )
-                except SagaVersionMovedError:
+                except SagaVersionMovedError as error:
+                    self._check_kept(error.actual)
                     self.stale = True
                     return False
+                except SagaNotFoundError:
+                    self._check_kept(None)
                 except SagaStorageUnavailableError:
                     pause = await self._pause(pause)
                 else:
@@ -128,7 +134,7 @@ class Recorder:
         """Fold in what others appended.
 
         Raises:
-            SagaClaimLostError: If the saga is gone.
+            SagaStateLostError: If the storage holds less than it acknowledged.
         """
         pause = FIRST_PAUSE
         while True:
@@ -137,8 +143,7 @@ class Recorder:
             except SagaStorageUnavailableError:
                 pause = await self._pause(pause)
                 continue
-            if not found:
-                raise SagaClaimLostError(self._saga_id)
+            self._check_kept(found[0].record.version if found else None)
             if found[0].unreadable is not None:
                 raise SagaCorruptStateError(found[0].unreadable, saga_id=self._saga_id)
             self.stale = False
@@ -151,6 +156,11 @@ class Recorder:
             state = self._known()
             if entry.version == state.version + 1:
                 self.state = fold(state, entry.version, entry.at, entry.events)
+
+    def _check_kept(self, stored: int | None) -> None:
+        acknowledged = self._known().version
+        if stored is None or stored < acknowledged:
+            raise SagaStateLostError(self._saga_id, acknowledged=acknowledged, stored=stored)
 
     def _known(self) -> SagaState:
         if self.state is None:

@@ -6,6 +6,7 @@ each gets its own answer and nobody pays for a neighbour.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,11 +64,19 @@ _due = msgspec.json.Decoder(list[_Due])
 class Writer:
     """Flushes writes."""
 
-    def __init__(self, connections: Connections, statements: Statements, clock: Clock | None) -> None:
-        """Keep the collaborators; without a clock the server's tells the time."""
+    def __init__(self, connections: Connections, statements: Statements, clock: Clock | None, *, hints: bool) -> None:
+        """Keep the collaborators.
+
+        Args:
+            connections: To the server.
+            statements: For its schema.
+            clock: Stamps and judges leases; None for the server's own.
+            hints: Whether to tell who listens that sagas have become due.
+        """
         self._connections = connections
         self._statements = statements
         self._clock = clock
+        self._hints = hints
 
     def _now(self) -> int | None:
         return None if self._clock is None else micros(self._clock.now())
@@ -85,6 +94,26 @@ class Writer:
         if requests:
             await self._request(requests)
         await self._claims(writes)
+        await self._hint(writes)
+
+    async def create_on(self, connection: Connection, write: Create) -> Appended | None:
+        """Store a new saga in the transaction that is open on somebody else's connection; None if its id is taken."""
+        values = (self._now(), *_NO_APPENDS, *[[value] for value in (*write.row, write.write_id, write.events)])
+        at, _, created = await connection.fetchrow(self._statements["write_sagas"], *values)
+        if created is None:
+            return None
+        if self._hints:
+            await connection.execute(self._statements["notify"], self._statements.schema, [write.saga_id])
+        return Appended(1, seconds(at))
+
+    async def _hint(self, writes: Sequence[Write]) -> None:
+        """Say what became due; once it is stored, and in no transaction with it, since NOTIFY lets commits wait."""
+        due = [write.saga_id for write in _of(Request, writes)]
+        due += [saga_id for write in _of(Release, writes) for saga_id, _ in write.claims]
+        if due and self._hints:
+            sql, schema = self._statements["notify"], self._statements.schema
+            with suppress(SagaStorageError):
+                await self._connections.run(lambda on: on.execute(sql, schema, due))
 
     async def _claims(self, writes: Sequence[Write]) -> None:
         for release in _of(Release, writes):

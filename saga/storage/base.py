@@ -17,7 +17,7 @@ from saga.events import Event
 from saga.types import Attention, SagaFilter, SagaRecord, SagaStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from types import TracebackType
 
     from saga.types import Page, SagaStatistics
@@ -156,6 +156,12 @@ class SagaStorage(ABC):
 
         Raises:
             SagaAlreadyExistsError: If a saga of this id exists; nothing changes.
+        """
+
+    def listen(self, wake: Callable[[str], None]) -> None:  # noqa: B027 - most storages have no such thing
+        """Take a function to be called with the id of a saga that somebody made due. Does nothing by default.
+
+        It is a hint, which may come late, twice or never: what is correct is so by looking for what is due.
         """
 
     @abstractmethod

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from saga.checks import is_int, is_number, refuse
 from saga.exceptions import SagaStorageError
 from saga.storage import _postgresql_reader as reader
-from saga.storage._checks import check_query
+from saga.storage._checks import already_exists, check_query
 from saga.storage._group_commit import GroupCommit
 from saga.storage._grouped import GroupedStorage
 from saga.storage._postgresql_connections import Connections
+from saga.storage._postgresql_errors import FAILURES, translate
+from saga.storage._postgresql_hints import Hints
 from saga.storage._postgresql_migrations import grants_sql, migrate, migration_sql, missing
 from saga.storage._postgresql_statements import Statements, check_name
 from saga.storage._postgresql_writer import Writer
@@ -24,8 +30,8 @@ if TYPE_CHECKING:
 
     from saga.clock import Clock
     from saga.storage._postgresql_connections import Connection
-    from saga.storage._writes import Write
-    from saga.storage.base import Entry, StoredSaga
+    from saga.storage._writes import Create, Write
+    from saga.storage.base import Appended, Entry, StoredSaga
     from saga.types import Page, SagaFilter, SagaRecord, SagaStatistics
 
 T = TypeVar("T")
@@ -54,7 +60,8 @@ class PostgreSQLSagaStorage(GroupedStorage):
             schema: Where the tables are; made when the storage is entered, if the role may.
             connections: How many connections at the most, 1 or more.
             answer_timeout: After how many seconds a call is told that the server does not answer.
-            pooler: Whether the URL leads to a pooler in transaction mode (PgBouncer), which keeps no session.
+            pooler: Whether the URL leads to a pooler in transaction mode (PgBouncer), which keeps no session. Nobody is
+                told then that a saga has become due before the next sweep.
             clock: For tests: stamps what is stored and judges leases instead of the server's clock, which is the same
                 for all processes.
 
@@ -73,7 +80,8 @@ class PostgreSQLSagaStorage(GroupedStorage):
         self._lanes = min(LANES, connections)
         self._answer_timeout = answer_timeout
         self._connections = Connections(url, self._place, connections, answer_timeout, pooler=pooler)
-        self._writer = Writer(self._connections, self._statements, clock)
+        self._writer = Writer(self._connections, self._statements, clock, hints=not pooler)
+        self._hints = None if pooler else Hints(self._connections, self._statements.schema)
         self._flushes: set[asyncio.Task[None]] = set()
 
     @staticmethod
@@ -112,16 +120,15 @@ class PostgreSQLSagaStorage(GroupedStorage):
             SagaStorageError: If the server cannot be reached, refuses, or holds a schema of another version.
         """
         self._session.enter()
-        try:
+        async with AsyncExitStack() as undo:
+            undo.callback(self._session.leave)
+            undo.push_async_callback(self._connections.close)
             await self._connections.open()
             await self._connections.run(self._check_durability)
             schema = self._statements.schema
             if await self._connections.run(partial(missing, schema=schema)):
                 await self._connections.run(partial(migrate, schema=schema), atomic=True)
-        except BaseException:
-            await self._connections.close()
-            self._session.leave()
-            raise
+            undo.pop_all()
         # More than a call of its own may take: a flush answers for itself.
         self._commits = GroupCommit(self._flush, 4 * self._answer_timeout, lanes=self._lanes)
 
@@ -142,6 +149,8 @@ class PostgreSQLSagaStorage(GroupedStorage):
             await asyncio.shield(asyncio.create_task(self._close()))
 
     async def _close(self) -> None:
+        if self._hints is not None:
+            await self._hints.end()
         await self._commits.drain()
         await self._connections.close()
 
@@ -157,6 +166,26 @@ class PostgreSQLSagaStorage(GroupedStorage):
     async def _read(self, question: Callable[..., Awaitable[T]], *values: Any) -> T:
         self._session.check()
         return await self._connections.run(lambda on: question(on, self._statements, *values))
+
+    def listen(self, wake: Callable[[str], None]) -> None:
+        """Call this function with the id of a saga that somebody made due, on a connection of its own."""
+        self._session.check()
+        if self._hints is not None:
+            self._hints.begin(wake)
+
+    async def _create_on(self, connection: Any, new: Create) -> Appended:
+        if not isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
+            refuse("connection", connection, f"a connection of asyncpg to the database of saga {new.saga_id}'s storage")
+        if not connection.is_in_transaction():
+            refuse("connection", connection, "inside a transaction: async with connection.transaction()")
+        try:
+            async with asyncio.timeout(self._answer_timeout):
+                answer = await self._writer.create_on(connection, new)
+        except FAILURES as error:
+            raise translate(error, self._place) from error
+        if answer is None:
+            raise already_exists(new.saga_id)
+        return answer
 
     async def load(self, saga_ids: Collection[str]) -> list[StoredSaga]:
         """Return these sagas with their journals."""

@@ -7,6 +7,7 @@ asynchronous, and what was acknowledged may be gone after it.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -105,13 +106,12 @@ class RedisSagaStorage(GroupedStorage):
             SagaStorageError: If it cannot be reached, or can not; says why.
         """
         self._session.enter()
-        try:
+        async with AsyncExitStack() as undo:
+            undo.callback(self._session.leave)
+            undo.push_async_callback(self._server.close)
             self._server.open()
             self._durability = await self._server.check(require_durability=self._require_durability)
-        except BaseException:
-            await self._server.close()
-            self._session.leave()
-            raise
+            undo.pop_all()
         # More than a call of its own may take: a flush answers for itself.
         self._commits = GroupCommit(self._flush, 4 * self._answer_timeout, lanes=self._lanes)
 

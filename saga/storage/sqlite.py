@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from saga.checks import is_number, refuse
 from saga.clock import SystemClock
@@ -23,6 +23,7 @@ from saga.storage._group_commit import GroupCommit, value_of
 from saga.storage._grouped import GroupedStorage
 from saga.storage._sqlite_database import Database
 from saga.storage._sqlite_errors import translated
+from saga.storage._sqlite_guest import create_on
 from saga.storage._sqlite_writer import Writer
 from saga.storage._writes import release
 from saga.storage.cursor import EntryPlace, RowPlace, read_cursor
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from saga.clock import Clock
-    from saga.storage._writes import Write
-    from saga.storage.base import Entry, StoredSaga
+    from saga.storage._writes import Create, Write
+    from saga.storage.base import Appended, Entry, StoredSaga
     from saga.types import Page, SagaFilter, SagaRecord, SagaStatistics
 
 T = TypeVar("T")
@@ -159,6 +160,9 @@ class SQLiteSagaStorage(GroupedStorage):
     def _silent(self) -> SagaStorageUnavailableError:
         message = f"the database {self._path} has not answered for {self._answer_timeout} seconds; check its disk"
         return SagaStorageUnavailableError(message)
+
+    async def _create_on(self, connection: Any, new: Create) -> Appended:
+        return create_on(connection, self._path, self._clock, new)
 
     async def load(self, saga_ids: Collection[str]) -> list[StoredSaga]:
         """Return these sagas with their journals."""

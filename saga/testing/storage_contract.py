@@ -5,9 +5,10 @@
             return MyStorage(..., clock=clock)
 
 Add ``SharedStorageContract`` where two storage objects can work on the same data, ``HeldCommitContract`` where one can
-be held between its statements and its COMMIT, and ``HostClockContract`` where a host's own clock judges leases. Time
-stands still unless a test moves it, so a storage under test must take its time from the clock it is given. Needs
-pytest, pytest-asyncio and hypothesis.
+be held between its statements and its COMMIT, ``HostClockContract`` where a host's own clock judges leases, and
+``GuestConnectionContract`` where a storage writes on a connection of the caller's. Time stands still unless a test
+moves it, so a storage under test must take its time from the clock it is given. Needs pytest, pytest-asyncio and
+hypothesis.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"saga.testing.contract_{part}"
-        for part in ("claims", "kit", "model", "reading", "requests", "shared", "together", "writes")
+        for part in ("claims", "guest", "kit", "model", "reading", "requests", "shared", "together", "writes")
     )
 )
 
 from saga.testing.contract_claims import Claiming, HostClockContract, KeepingClaims  # noqa: E402 - after the rewrite is registered
+from saga.testing.contract_guest import GuestConnectionContract  # noqa: E402 - as above
 from saga.testing.contract_kit import CommitGate  # noqa: E402 - as above
 from saga.testing.contract_model import AsModel  # noqa: E402 - as above
 from saga.testing.contract_reading import Counting, History, Loading, Pruning, Querying  # noqa: E402 - as above
@@ -31,7 +33,14 @@ from saga.testing.contract_shared import HeldCommitContract, SharedStorageContra
 from saga.testing.contract_together import Together, UsingStorage  # noqa: E402 - as above
 from saga.testing.contract_writes import Appending, Creating, Refusing  # noqa: E402 - as above
 
-__all__ = ["CommitGate", "HeldCommitContract", "HostClockContract", "SharedStorageContract", "StorageContract"]
+__all__ = [
+    "CommitGate",
+    "GuestConnectionContract",
+    "HeldCommitContract",
+    "HostClockContract",
+    "SharedStorageContract",
+    "StorageContract",
+]
 
 
 class StorageContract(

@@ -1,7 +1,8 @@
 """The PostgreSQL storage keeps the contract: for its owner, for a role with few rights, and on one connection."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -10,7 +11,7 @@ import pytest
 from saga.clock import Clock
 from saga.storage._postgresql_connections import Connection
 from saga.storage.postgresql import PostgreSQLSagaStorage
-from saga.testing.storage_contract import CommitGate, HeldCommitContract, StorageContract
+from saga.testing.storage_contract import CommitGate, GuestConnectionContract, HeldCommitContract, StorageContract
 from tests.servers import PASSWORD
 
 
@@ -33,7 +34,7 @@ class HeldPostgreSQLSagaStorage(PostgreSQLSagaStorage):
         self._connections.run = run_held  # type: ignore[method-assign]
 
 
-class TestPostgreSQLSagaStorage(StorageContract, HeldCommitContract):
+class TestPostgreSQLSagaStorage(StorageContract, HeldCommitContract, GuestConnectionContract):
     """Every promise of the contract."""
 
     @pytest.fixture(autouse=True)
@@ -49,6 +50,19 @@ class TestPostgreSQLSagaStorage(StorageContract, HeldCommitContract):
     def held(self, clock: Clock, gate: CommitGate) -> PostgreSQLSagaStorage:
         """Return a storage on the same schema that passes the gate."""
         return HeldPostgreSQLSagaStorage(self.url, self.schema, clock, gate)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """A connection to the same database."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def execute(self, connection: Any, sql: str) -> None:
+        """Run a statement."""
+        await connection.execute(sql)
 
 
 class TestPostgreSQLOnOneConnection(StorageContract):

@@ -1,13 +1,21 @@
 """The SQLite storage keeps the storage contract, also where several storages use one file."""
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from saga.clock import Clock
 from saga.storage.sqlite import SQLiteSagaStorage
-from saga.testing.storage_contract import CommitGate, HeldCommitContract, HostClockContract, StorageContract
+from saga.testing.storage_contract import (
+    CommitGate,
+    GuestConnectionContract,
+    HeldCommitContract,
+    HostClockContract,
+    StorageContract,
+)
 
 
 class HeldSQLiteSagaStorage(SQLiteSagaStorage):
@@ -23,7 +31,7 @@ class HeldSQLiteSagaStorage(SQLiteSagaStorage):
             self._gate.pass_through()
 
 
-class TestSQLiteSagaStorage(StorageContract, HeldCommitContract, HostClockContract):
+class TestSQLiteSagaStorage(StorageContract, HeldCommitContract, HostClockContract, GuestConnectionContract):
     """Every promise of the contract."""
 
     @pytest.fixture(autouse=True)
@@ -38,3 +46,20 @@ class TestSQLiteSagaStorage(StorageContract, HeldCommitContract, HostClockContra
     def held(self, clock: Clock, gate: CommitGate) -> SQLiteSagaStorage:
         """Return a storage on the same file that passes the gate."""
         return HeldSQLiteSagaStorage(self.path, clock, gate)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[sqlite3.Connection]:
+        """A connection to the same file."""
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    async def execute(self, connection: sqlite3.Connection, sql: str) -> None:
+        """Run a statement."""
+        connection.execute(sql).close()
+
+    async def begin(self, connection: sqlite3.Connection) -> None:
+        """Take the write lock."""
+        await self.execute(connection, "BEGIN IMMEDIATE")
