@@ -21,6 +21,7 @@ DISCONNECTED = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
@@ -37,9 +38,9 @@ _MISCONFIGURED: Mapping[type[Exception], str] = {
     asyncpg.InsufficientPrivilegeError: "grant the role what docs/storage-postgresql.md lists",
     asyncpg.UndefinedTableError: "the schema was dropped or never made; leave the storage and enter it again",
     asyncpg.InvalidSchemaNameError: "the schema was dropped or never made; leave the storage and enter it again",
-    asyncpg.ReadOnlySQLTransactionError: "the URL leads to a standby, or the server is read-only; name the primary",
 }
 _AWAY: Mapping[type[Exception], str] = {
+    asyncpg.ReadOnlySQLTransactionError: "it is a standby, or read-only for now; if it stays so, name the primary",
     asyncpg.TooManyConnectionsError: "raise max_connections, or have fewer processes",
     asyncpg.DiskFullError: "make room on the server's disk",
     asyncpg.OutOfMemoryError: "the server has no memory left",

@@ -95,7 +95,7 @@ async def missing(connection: Connection, schema: str) -> list[int]:
 
 
 async def _read_applied(connection: Connection, schema: str) -> Mapping[int, str]:
-    if await connection.fetchval("SELECT to_regclass($1)", f'"{schema}".migrations') is None:
+    if not await connection.fetchval(text_of("find_table"), schema):
         return {}
     rows = await connection.fetch(statement_for(schema, "select_migrations"))
     return {row["number"]: row["checksum"] for row in rows}
@@ -112,7 +112,7 @@ async def migrate(connection: Connection, schema: str) -> None:
     if not numbers:
         return
     try:
-        if await connection.fetchval("SELECT to_regnamespace($1)", f'"{schema}"') is None:
+        if not await connection.fetchval(text_of("find_schema"), schema):
             await connection.execute(f'CREATE SCHEMA "{schema}"')
         await connection.execute(statement_for(schema, "migrations"))
         for number in numbers:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from saga.checks import check_seconds, is_int, is_number, refuse
+from saga.exceptions import SagaStorageError, SagaStorageUnavailableError
 from saga.storage import _redis_reader as reader
 from saga.storage._checks import check_query, not_found
 from saga.storage._group_commit import GroupCommit
@@ -146,8 +147,7 @@ class RedisSagaStorage(GroupedStorage):
     async def _write(self, writes: Sequence[Write]) -> None:
         journal = [write for write in writes if isinstance(write, JournalWrite)]
         if journal:
-            at, answers = await self._run("write_sagas", **journal_order(journal, self._ended_ttl))
-            answer_journal(journal, at, answers)
+            await self._write_journal(journal)
         for write in writes:
             if isinstance(write, Release):
                 await self._run("release_claims", claims=write.claims)
@@ -162,6 +162,21 @@ class RedisSagaStorage(GroupedStorage):
                 write.answer = await self._run(
                     "prune_sagas", older_than=write.older_than, statuses=statuses, limit=write.limit
                 )
+
+    async def _write_journal(self, writes: Sequence[JournalWrite]) -> None:
+        try:
+            at, answers = await self._run("write_sagas", **journal_order(writes, self._ended_ttl))
+        except SagaStorageUnavailableError:
+            raise
+        except SagaStorageError as error:
+            if len(writes) == 1:
+                writes[0].answer = error
+                return
+            # One of them made the script stop, so that those after it were not written: do each by itself.
+            for write in writes:
+                await self._write_journal([write])
+        else:
+            answer_journal(writes, at, answers)
 
     # reading
 
