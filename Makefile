@@ -47,7 +47,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks
 
 chaos: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m chaos tests
+	$(BIN)/python -m pytest -m chaos -rs tests
 
 # The stamps say "installed from this lock". While the environment is being changed, .venv/incomplete stands in it with the
 # number of the process that changes it: what an interrupted run left behind is thrown away, and so is an environment

@@ -32,7 +32,8 @@ NOBODY = 65534
 _PR_SET_PDEATHSIG = 1
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -59,7 +60,7 @@ class Server(ABC):
 
     def __init__(self) -> None:
         """Choose a port and make the directory."""
-        self.port = _free_port()
+        self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix=f"saga-{type(self).__name__.lower()}-"))
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self.remove)
