@@ -1,6 +1,6 @@
 """Measures sagas per second beside what hand-written code reaches in the same run, and holds the figures to targets.
 
-    python -m benchmarks [--quick] [--check] [--storage memory] [--storage sqlite]
+    python -m benchmarks [--quick] [--check] [--storage memory] [--storage sqlite] ...
 
 Prints JSON lines. The first says where it was measured. Then comes one line per measurement: ``storage`` (or the
 floor), ``workload``, ``concurrency`` (sagas in flight), ``n`` (sagas measured), ``sagas_per_s``, ``p50_ms`` and
@@ -11,9 +11,11 @@ reported), ``ok``.
 
 Workloads: W1 is a linear saga of 5 steps with compensations that do nothing, W2 the same failing at step 5 and
 undoing 4, W3 a DAG of layers of 1, 4 and 1 such steps; S3 (1, 4, 1) and S4 (1, 4, 4, 1) are DAGs whose steps sleep
-for 10 ms. SQLite commits with ``synchronous=FULL`` to a file below ``build/`` in the current directory. The floors are
-in ``floors.py``; their ratio to the library is the median of the ratios within each round. ``import saga`` is timed
-in 5 fresh processes after one that warms the disk's cache. A sleeping saga's size is the growth of resident memory.
+for 10 ms. SQLite commits with ``synchronous=FULL`` to a file below ``build/`` in the current directory; PostgreSQL
+commits as it comes and Redis writes its AOF with ``always``, both below the directory for temporary files. The floors
+are in ``floors.py`` and ``server_floors.py``; their ratio to the library is the median of the ratios within each round.
+``import saga`` is timed in 5 fresh processes after one that warms the disk's cache. A sleeping saga's size is the
+growth of resident memory. Orphans are sagas whose process died in their first step: another one adopts and ends them.
 
 Exit status: 0; with ``--check`` 1 if a requirement is not met. ``--quick`` only shows that everything runs.
 """
@@ -34,17 +36,18 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import checks
 from benchmarks.measure import line
-from benchmarks.runners import FILE_FLOORS, STORAGES, disk_of, measure
+from benchmarks.orphans import adopt
+from benchmarks.runners import FLOORS, STORAGES, disk_of, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 CASES: tuple[tuple[str, int, Sequence[str]], ...] = (
-    ("W1", 1, [*FILE_FLOORS]),
-    ("W1", 64, [*FILE_FLOORS]),
+    ("W1", 1, FLOORS),
+    ("W1", 64, FLOORS),
     ("W1", 512, ()),
-    ("W2", 1, [*FILE_FLOORS]),
-    ("W2", 64, [*FILE_FLOORS]),
+    ("W2", 1, FLOORS),
+    ("W2", 64, FLOORS),
     ("W3", 1, ()),
     ("W3", 64, ()),
     ("S3", 1, ("floor_asyncio",)),
@@ -61,15 +64,17 @@ class Plan:
         rounds: How often each runner is measured.
         seconds: How long each time.
         sleepers: Sagas that sleep at once.
+        orphans: Sagas of a dead process that another one adopts.
     """
 
     rounds: int
     seconds: float
     sleepers: int
+    orphans: int
 
 
-FULL = Plan(rounds=7, seconds=0.7, sleepers=10_000)
-QUICK = Plan(rounds=1, seconds=0.05, sleepers=500)
+FULL = Plan(rounds=5, seconds=0.7, sleepers=10_000, orphans=10_000)
+QUICK = Plan(rounds=1, seconds=0.05, sleepers=500, orphans=100)
 
 
 def lines(plan: Plan, storages: Sequence[str], directory: Path) -> Iterator[dict[str, Any]]:
@@ -83,7 +88,7 @@ def lines(plan: Plan, storages: Sequence[str], directory: Path) -> Iterator[dict
     }
     samples: checks.Samples = {}
     for workload, concurrency, floors in CASES:
-        runners = [*storages, *(floor for floor in floors if floor not in FILE_FLOORS or "sqlite" in storages)]
+        runners = [*storages, *(floor for floor in floors if floor.partition("_")[0] in (*storages, "floor"))]
         for number in range(plan.rounds):
             start = number % len(runners)
             for runner in runners[start:] + runners[:start]:
@@ -92,6 +97,10 @@ def lines(plan: Plan, storages: Sequence[str], directory: Path) -> Iterator[dict
         for runner in runners:
             yield line(runner, workload, concurrency, samples[runner, workload, concurrency])
     yield from checks.of_samples(samples)
+    for storage in storages:
+        if storage != "memory":
+            seconds = asyncio.run(adopt(storage, plan.orphans, directory))
+            yield checks.check(f"{storage}: seconds until {plan.orphans} orphans have ended", seconds, "<= 60")
     yield from checks.of_processes(plan.sleepers)
 
 

@@ -19,12 +19,20 @@ Samples = dict[tuple[str, str, int], list["Sample"]]
 """The samples of all rounds by runner, workload and concurrency."""
 
 RATIOS = (
-    ("W1", 64, "floor_batched", ">= 0.35"),
-    ("W1", 64, "floor_unbatched", ">= 2.5"),
-    ("W1", 1, "floor_unbatched", ">= 0.55"),
-    ("W2", 64, "floor_batched", None),
-    ("W2", 64, "floor_unbatched", None),
-    ("W2", 1, "floor_unbatched", None),
+    ("sqlite", "W1", 64, "batched", ">= 0.35"),
+    ("sqlite", "W1", 64, "unbatched", ">= 2.5"),
+    ("sqlite", "W1", 1, "unbatched", ">= 0.55"),
+    ("postgresql", "W1", 64, "batched", ">= 0.45"),
+    ("postgresql", "W1", 64, "unbatched", ">= 2.8"),
+    ("postgresql", "W1", 1, "unbatched", ">= 0.65"),
+    ("redis", "W1", 64, "batched", None),
+    ("redis", "W1", 64, "unbatched", ">= 1.5"),
+    ("redis", "W1", 1, "unbatched", None),
+    *(
+        (storage, "W2", concurrency, floor, None)
+        for storage in ("sqlite", "postgresql", "redis")
+        for concurrency, floor in ((64, "batched"), (64, "unbatched"), (1, "unbatched"))
+    ),
 )
 COMPARISONS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 IMPORTS = 5
@@ -43,14 +51,21 @@ def of_samples(samples: Samples) -> Iterator[dict[str, Any]]:
     if memory := samples.get(("memory", "W1", 64)):
         rate = statistics.median(sample.rate for sample in memory)
         yield check("memory W1 at 64: sagas/s", rate, ">= 6000")
-    for workload, concurrency, floor, required in RATIOS:
-        ours, theirs = (samples.get((runner, workload, concurrency)) for runner in ("sqlite", floor))
+    for storage, workload, concurrency, floor, required in RATIOS:
+        runners = (storage, f"{storage}_{floor}")
+        ours, theirs = (samples.get((runner, workload, concurrency)) for runner in runners)
         if ours and theirs:
             # Both of a pair were measured right after each other; the machine may be another one a minute later.
             ratio = statistics.median(a.rate / b.rate for a, b in zip(ours, theirs, strict=True))
-            yield check(f"sqlite {workload} at {concurrency}: times {floor}", ratio, required)
+            yield check(f"{storage} {workload} at {concurrency}: times {floor}", ratio, required)
     for workload, layers in SLEEPING_LAYERS.items():
-        for storage, required in (("memory", "<= 3"), ("sqlite", None), ("floor_asyncio", None)):
+        for storage, required in (
+            ("memory", "<= 3"),
+            ("sqlite", None),
+            ("postgresql", None),
+            ("redis", None),
+            ("floor_asyncio", None),
+        ):
             if measured := samples.get((storage, workload, 1)):
                 path = 1_000 * SLEEP * len(layers)
                 above = statistics.median(sample.percentile_ms(50) for sample in measured) - path

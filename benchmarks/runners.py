@@ -7,23 +7,62 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.floors import BatchedFloor, UnbatchedFloor, sleep_by_hand
+from benchmarks.floors import BatchedFloor, Program, UnbatchedFloor, sleep_by_hand
 from benchmarks.measure import Sample, drive
+from benchmarks.server_floors import (
+    PostgreSQLBatchedFloor,
+    PostgreSQLUnbatchedFloor,
+    RedisBatchedFloor,
+    RedisUnbatchedFloor,
+)
 from benchmarks.workloads import WORKLOADS
-from saga import InMemorySagaStorage, SagaOrchestrator, SagaStatus, SagaStorage, SQLiteSagaStorage
+from saga import (
+    InMemorySagaStorage,
+    PostgreSQLSagaStorage,
+    RedisSagaStorage,
+    SagaOrchestrator,
+    SagaStatus,
+    SagaStorage,
+    SQLiteSagaStorage,
+)
+from tests.servers import postgres_url, redis_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from saga import Saga
 
-STORAGES = ("memory", "sqlite")
-FILE_FLOORS = {"floor_unbatched": UnbatchedFloor, "floor_batched": BatchedFloor}
+STORAGES = ("memory", "sqlite", "postgresql", "redis")
+FILE_FLOORS = {"sqlite_unbatched": UnbatchedFloor, "sqlite_batched": BatchedFloor}
+SERVER_FLOORS = {
+    "postgresql_unbatched": PostgreSQLUnbatchedFloor,
+    "postgresql_batched": PostgreSQLBatchedFloor,
+    "redis_unbatched": RedisUnbatchedFloor,
+    "redis_batched": RedisBatchedFloor,
+}
+FLOORS = (*FILE_FLOORS, *SERVER_FLOORS)
+WARMING = 1_000_000_000
+"""From here on sagas are numbered that run before the measurement."""
+WARMING_AT_ONCE = 16
 
 
 def storage_of(name: str, directory: Path) -> SagaStorage:
     """Return a new, empty storage; SQLite's default is ``synchronous=FULL``."""
-    return InMemorySagaStorage() if name == "memory" else SQLiteSagaStorage(_fresh_file(directory))
+    fresh = os.urandom(8).hex()
+    if name == "memory":
+        return InMemorySagaStorage()
+    if name == "postgresql":
+        return PostgreSQLSagaStorage(postgres_url(), schema=f"bench_{fresh}")
+    if name == "redis":
+        return RedisSagaStorage(redis_url(), prefix=f"bench-{fresh}")
+    return SQLiteSagaStorage(_fresh_file(directory))
+
+
+def floor_of(name: str, directory: Path) -> Program:
+    """Return a floor on a storage of its kind with nothing in it."""
+    if name in FILE_FLOORS:
+        return FILE_FLOORS[name](_fresh_file(directory))
+    return SERVER_FLOORS[name](postgres_url() if name.startswith("postgresql") else redis_url())
 
 
 @asynccontextmanager
@@ -37,13 +76,19 @@ async def library(name: str, directory: Path) -> AsyncIterator[SagaOrchestrator]
 
 async def measure(runner: str, workload: str, concurrency: int, *, seconds: float, directory: Path) -> Sample:
     """Measure one runner once, on a new storage."""
-    if runner in FILE_FLOORS:
-        async with FILE_FLOORS[runner](_fresh_file(directory)) as floor:
-            return await drive(lambda number: floor.run(number, fails=workload == "W2"), concurrency, seconds)
+    if runner in FLOORS:
+        async with floor_of(runner, directory) as floor:
+            return await _warm(lambda number: floor.run(number, fails=workload == "W2"), concurrency, seconds)
     if runner == "floor_asyncio":
         return await drive(lambda _: sleep_by_hand(workload), concurrency, seconds)
     async with library(runner, directory) as orchestrator:
-        return await drive(_to_the_end(orchestrator, workload), concurrency, seconds)
+        return await _warm(_to_the_end(orchestrator, workload), concurrency, seconds)
+
+
+async def _warm(run: Callable[[int], Awaitable[None]], concurrency: int, seconds: float) -> Sample:
+    """Measure after each connection has prepared its statements, which a process does once."""
+    await drive(lambda number: run(number + WARMING), max(concurrency, WARMING_AT_ONCE), 0.0)
+    return await drive(run, concurrency, seconds)
 
 
 def _to_the_end(orchestrator: SagaOrchestrator, workload: str) -> Callable[[int], Awaitable[None]]:
