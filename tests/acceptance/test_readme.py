@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from saga import AttentionCode, DAGSaga, Limits, ParallelFailureStrategy, RetryPolicy, Saga, SagaOrchestrator
@@ -72,6 +77,27 @@ def example() -> Program:
     return program
 
 
+@pytest.fixture(scope="module")
+def _servers_of_the_pages(postgres_url: str, redis_url: str) -> Iterator[None]:
+    """What the pages' programs find in their environment: a database of their own, and a Redis."""
+    name = f"pages_{uuid4().hex[:12]}"
+    asyncio.run(execute(postgres_url, f"CREATE DATABASE {name}"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", urlsplit(postgres_url)._replace(path=f"/{name}").geturl())
+        patch.setenv("REDIS_URL", redis_url)
+        yield
+    asyncio.run(execute(postgres_url, f"DROP DATABASE {name}"))
+
+
+async def execute(url: str, sql: str) -> None:
+    """Execute this on the server."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
 def run(program: Program, directory: Path) -> str:
     """Run a program as it stands, in this directory; return its output."""
     file = directory / "program.py"
@@ -102,6 +128,7 @@ def table(page: Path, first_cell: str) -> list[list[str]]:
 # ------------------------------------------------------------------------------------------------- programs, commands
 
 
+@pytest.mark.usefixtures("_servers_of_the_pages")
 @pytest.mark.parametrize("program", programs(), ids=lambda program: f"{program.page} {program.number}")
 def test_each_python_block_runs_as_it_stands_and_prints_what_stands_below_it(program: Program, tmp_path: Path) -> None:
     """Copied from the page, without a change."""
