@@ -35,6 +35,13 @@ BAD_CODE_PAUSE = 60.0
 
 CLAIM_TRIES = 3
 
+SUSPECTS_MAX = 8
+"""Suspects (sagas that two processes in a row died with) that a process drives at once, when those before them did it no
+harm. Each death leaves the guilty one with half as many, so it is alone before a neighbour counts as a crash loop."""
+
+SUSPECTS_LOOK = 0.1
+"""Seconds between two looks at whether a suspect has got anywhere."""
+
 
 class Ownership:
     """The sagas that this process drives, and the two loops that concern claims.
@@ -57,6 +64,8 @@ class Ownership:
         self._sweeping = asyncio.Lock()
         self._sweep_soon: asyncio.Event = asyncio.Event()
         self._hinted: set[str] = set()
+        self._suspects: dict[str, SagaRun] = {}
+        self._suspects_most = 1
 
     def begin(self) -> list[asyncio.Task[None]]:
         """Start both loops; the caller owns the tasks."""
@@ -190,7 +199,7 @@ class Ownership:
             return total
 
     async def _claim(self, token: str, limit: int) -> list[StoredSaga]:
-        held = any(run.exists and run.state.recoveries > 1 for run in self.runs.values())
+        suspects = max(0, self._suspects_most - len(self._suspects))
         for attempt in range(CLAIM_TRIES):
             try:
                 # The same token again returns what a call whose answer was lost has claimed.
@@ -201,7 +210,7 @@ class Ownership:
                     limit,
                     definitions=self._registry.keys(),
                     exclude=set(self.runs),
-                    suspects=0 if held else 1,
+                    suspects=suspects,
                 )
             except SagaStorageUnavailableError:
                 if attempt + 1 == CLAIM_TRIES:
@@ -225,10 +234,29 @@ class Ownership:
         )
         await self._env.slots.take(at_once=True)
         self.runs[record.saga_id] = run
+        if state.recoveries > 1:
+            self._watch(run)
         run.created.set(None)
         self._env.observers.on_events(run.info, stored.entries[-1].events)
         run.begin()
         return None
+
+    def _watch(self, suspect: SagaRun) -> None:
+        if not self._suspects:
+            self._env.clock.call_later(SUSPECTS_LOOK, self._look_at_suspects)
+        self._suspects[suspect.saga_id] = suspect
+
+    def _look_at_suspects(self) -> None:
+        """Let the next ones be claimed for those that got on, more each time, and for those that left (R18)."""
+        for saga_id, run in list(self._suspects.items()):
+            harmless = run.state.recoveries <= 1
+            if harmless:
+                self._suspects_most = min(2 * self._suspects_most, SUSPECTS_MAX)
+            if harmless or self.runs.get(saga_id) is not run:
+                del self._suspects[saga_id]
+                self.sweep_soon()
+        if self._suspects and not self.closing:
+            self._env.clock.call_later(SUSPECTS_LOOK, self._look_at_suspects)
 
     async def _put_back(self, stored: StoredSaga, token: str, why: str) -> None:
         """Release a saga that this process's code cannot carry on, visibly (R20)."""

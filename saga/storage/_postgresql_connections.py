@@ -70,12 +70,14 @@ class Connections:
             async with asyncio.timeout(self._timeout):
                 self._pool = await asyncpg.create_pool(
                     self._url,
-                    min_size=1,
+                    min_size=0,  # A connection is made where a call needs it, so its errors are that call's.
                     max_size=self._size,
                     max_inactive_connection_lifetime=0,
                     reset=_nothing_to_reset,
                     **self._options(),
                 )
+                async with self._pool.acquire():
+                    pass
         except (*FAILURES, ValueError, asyncpg.ClientConfigurationError) as error:
             raise self._translated(error) from None
 

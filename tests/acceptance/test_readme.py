@@ -190,7 +190,7 @@ def test_every_promise_names_a_test_that_exists(page: Path) -> None:
         found = SHOWN_BY.fullmatch(shown_by)
         assert found is not None, f"{promise!r} does not name one test"
         tree = ast.parse(text_of(ROOT / found["path"]))
-        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
         assert found["test"] in functions, f"{promise!r} is shown by no test of {found['path']}"
 
 

@@ -50,11 +50,11 @@ def test_two_thousand_sagas_survive_a_dozen_kills(fleet: Fleet, seed: int) -> No
 def mayhem(fleet: Fleet, sagas: int, kills: int, seed: int) -> None:
     """Let two workers run the sagas, each of them killed again and again."""
     chance = random.Random(seed)  # noqa: S311 - which one is killed when
-    fleet.put(Transfer(number, AMOUNT, chance.uniform(0.0, 0.4)) for number in range(1, sagas + 1))
+    fleet.put(Transfer(number, AMOUNT, chance.uniform(0.0, 1.0)) for number in range(1, sagas + 1))
     workers = [fleet.start(), fleet.start()]
-    for _ in range(kills):
+    for kill in range(kills):
         time.sleep(chance.uniform(0.1, 0.6))
-        place = chance.randrange(2)
+        place = kill % 2  # the first to die is the first that could claim sagas
         fleet.kill(workers[place])
         workers[place] = fleet.start()
     fleet.until(lambda: fleet.unfinished() == 0, 300.0)

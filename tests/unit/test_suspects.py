@@ -1,0 +1,82 @@
+"""Sagas that two processes in a row died with: few at a time, so that the one which is guilty harms few others (R18)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from saga import Saga, SagaContext, SagaStatus, SagaStorage
+from saga.building import birth_of, definition_of, life_of
+from saga.ownership import SUSPECTS_MAX
+from saga.storage.base import NewSaga, Row
+from tests.unit.kit import chain, memory, orchestrator, step
+
+SAGAS = 100
+
+
+class Work:
+    """What the sagas do: counts how many do it at once."""
+
+    def __init__(self, seconds: float) -> None:
+        """Let each of them take so long."""
+        self.seconds = seconds
+        self.now = 0
+        self.peaks: list[int] = []
+
+    async def __call__(self, ctx: SagaContext) -> None:
+        """Do it."""
+        self.now += 1
+        self.peaks.append(self.now)
+        await asyncio.sleep(self.seconds)
+        self.now -= 1
+
+
+async def leave_suspects(storage: SagaStorage, cls: type[Saga]) -> None:
+    """Store sagas that two processes claimed and then died."""
+    for number in range(SAGAS):
+        saga = cls()
+        definition = await definition_of(saga)
+        new = NewSaga(
+            saga_id=f"s-{number}",
+            saga_name=definition.name,
+            saga_version=definition.version,
+            row=Row(status=SagaStatus.PENDING),
+        )
+        created = birth_of(life_of(saga), definition, None)
+        await storage.create(new, (created,), claim=None, write_id=f"put-{number}")
+    for owner in ("first", "second"):
+        found = await storage.claim_due(
+            owner, owner, 1.0, SAGAS, definitions={(definition.name, definition.version)}, exclude=()
+        )
+        assert len(found) == SAGAS
+        await asyncio.sleep(2)
+
+
+@pytest.mark.asyncio
+async def test_one_suspect_at_a_time_until_it_proves_harmless() -> None:
+    """While the first is at it, no other is claimed: if it is the guilty one, it dies alone."""
+    work = Work(1_000)
+    cls = chain(step("work", work, timeout=2_000))
+    async with memory() as storage:
+        await leave_suspects(storage, cls)
+        async with orchestrator(storage, sagas=[cls], drain_timeout=0.0):
+            await asyncio.sleep(500)
+            assert work.peaks == [1]
+
+
+@pytest.mark.asyncio
+async def test_suspects_that_prove_harmless_let_more_follow_and_nobody_waits_for_a_sweep() -> None:
+    """A fleet that was killed twice is back soon, although its steps take a while."""
+    work = Work(1.0)
+    cls = chain(step("work", work))
+    async with memory() as storage:
+        await leave_suspects(storage, cls)
+        async with orchestrator(storage, sagas=[cls], sweep_interval=3_600.0) as runs:
+            await runs.recover()
+            begun = runs.clock.monotonic()
+            while len(work.peaks) < SAGAS:
+                await asyncio.sleep(0.1)
+            took = runs.clock.monotonic() - begun
+    assert max(work.peaks) == SUSPECTS_MAX
+    assert took < 1.5 * SAGAS / SUSPECTS_MAX
