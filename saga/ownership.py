@@ -36,8 +36,8 @@ BAD_CODE_PAUSE = 60.0
 CLAIM_TRIES = 3
 
 SUSPECTS_MAX = 8
-"""Suspects (sagas that two processes in a row died with) that a process drives at once, when those before them did it no
-harm. Each death leaves the guilty one with half as many, so it is alone before a neighbour counts as a crash loop."""
+"""Suspects (sagas that two processes in a row died with) that a process drives at once, when those before them did it
+no harm. Each death leaves the guilty one with half as many: it is alone before a neighbour counts as a crash loop."""
 
 SUSPECTS_LOOK = 0.1
 """Seconds between two looks at whether a suspect has got anywhere."""

@@ -1,4 +1,4 @@
-"""Sagas that two processes in a row died with: few at a time, so that the one which is guilty harms few others (R18)."""
+"""Sagas that two processes in a row died with: few at a time, so that the guilty one harms few others (R18)."""
 
 from __future__ import annotations
 
@@ -74,9 +74,6 @@ async def test_suspects_that_prove_harmless_let_more_follow_and_nobody_waits_for
         await leave_suspects(storage, cls)
         async with orchestrator(storage, sagas=[cls], sweep_interval=3_600.0) as runs:
             await runs.recover()
-            begun = runs.clock.monotonic()
-            while len(work.peaks) < SAGAS:
-                await asyncio.sleep(0.1)
-            took = runs.clock.monotonic() - begun
+            await asyncio.sleep(1.5 * SAGAS / SUSPECTS_MAX)
+            assert len(work.peaks) == SAGAS
     assert max(work.peaks) == SUSPECTS_MAX
-    assert took < 1.5 * SAGAS / SUSPECTS_MAX
