@@ -33,7 +33,7 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/dev.stamp
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest --cov=saga --cov-branch --cov-report= --session-timeout=$(TEST_SECONDS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --cov=saga --cov-branch --cov-report= --session-timeout=$(TEST_SECONDS)
 	$(BIN)/python -m coverage report --include="$(PURE_FILES)" --fail-under=100
 
 check: $(VENV)/dev.stamp

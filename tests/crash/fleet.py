@@ -80,6 +80,16 @@ class Fleet:
         """How many calls of a step the ledger has noted."""
         return int(self.ledger.ask("SELECT count(*) FROM calls WHERE step = ?", step)[0][0])
 
+    def who_called_last(self, step: str) -> subprocess.Popen[bytes]:
+        """The worker that made the latest call of a step."""
+        [(process,)] = self.ledger.ask("SELECT process FROM calls WHERE step = ? ORDER BY rowid DESC LIMIT 1", step)
+        [worker] = [worker for worker in self.workers if worker.pid == process]
+        return worker
+
+    def living(self) -> list[subprocess.Popen[bytes]]:
+        """The workers that have not ended."""
+        return [worker for worker in self.workers if worker.poll() is None]
+
     def put(self, sagas: Iterable[Transfer]) -> None:
         """Store sagas that nobody drives yet."""
         asyncio.run(self._put(list(sagas)))

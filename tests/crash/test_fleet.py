@@ -14,6 +14,8 @@ from tests.crash.fleet_app import Plan, Transfer
 
 STORAGES = ("sqlite", "postgresql", "redis")
 AMOUNT = 7
+WORKERS_ARE_BUSY = 20
+"""Steps that are running or have run when the first worker is killed."""
 
 
 @pytest.fixture(params=STORAGES)
@@ -48,15 +50,18 @@ def test_two_thousand_sagas_survive_a_dozen_kills(fleet: Fleet, seed: int) -> No
 
 
 def mayhem(fleet: Fleet, sagas: int, kills: int, seed: int) -> None:
-    """Let two workers run the sagas, each of them killed again and again."""
-    chance = random.Random(seed)  # noqa: S311 - which one is killed when
+    """Let two workers run the sagas, and kill the one that is at it, and then one after the other."""
+    chance = random.Random(seed)  # noqa: S311 - who is killed when
+    for _ in range(2):
+        fleet.start()
     fleet.put(Transfer(number, AMOUNT, chance.uniform(0.0, 1.0)) for number in range(1, sagas + 1))
-    workers = [fleet.start(), fleet.start()]
-    for kill in range(kills):
+    fleet.until(lambda: fleet.called("hold:action") >= WORKERS_ARE_BUSY)
+    fleet.kill(fleet.who_called_last("hold:action"))
+    fleet.start()
+    for _ in range(kills - 1):
         time.sleep(chance.uniform(0.1, 0.6))
-        place = kill % 2  # the first to die is the first that could claim sagas
-        fleet.kill(workers[place])
-        workers[place] = fleet.start()
+        fleet.kill(chance.choice(fleet.living()))
+        fleet.start()
     fleet.until(lambda: fleet.unfinished() == 0, 300.0)
     fleet.audit(sagas, AMOUNT)
     assert max(fleet.fences().values()) > 1, "a kill met a saga that was driven"
@@ -78,11 +83,11 @@ def test_another_worker_takes_over_in_time_as_it_comes(plan: Plan) -> None:
 
 def takeover(fleet: Fleet) -> float:
     """Return how many seconds after a worker's death another one is in the step that it was killed in."""
-    first = fleet.start()
+    fleet.start()
+    fleet.start()
     fleet.put([Transfer(1, AMOUNT, 1.0)])
     fleet.until(lambda: fleet.called("hold:action") == 1)
-    fleet.start()
-    fleet.kill(first)
+    fleet.kill(fleet.who_called_last("hold:action"))
     took = fleet.until(lambda: fleet.called("hold:action") == 2)
     print(f"\ntaken over after {took:.2f} s (lease {fleet.plan.ttl} s, sweep every {fleet.plan.sweep} s)")  # noqa: T201
     fleet.until(lambda: fleet.unfinished() == 0)
@@ -94,10 +99,11 @@ def test_a_worker_that_is_terminated_lets_steps_end_and_hands_over_the_rest(flee
     """Others need not wait for the lease: within a second of their next sweep they have what it released."""
     plan = Plan(fleet.plan.url, fleet.plan.options, fleet.plan.ledger, ttl=60.0, sweep=1.0)
     fleet.plan = plan
-    first = fleet.start()
+    fleet.start()
+    fleet.start()
     fleet.put([Transfer(1, AMOUNT, 1.0)])
     fleet.until(lambda: fleet.called("hold:action") == 1)
-    fleet.start()
+    first = fleet.who_called_last("hold:action")
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait(10) == 0
     assert fleet.called("hold:action") == 1
@@ -111,10 +117,11 @@ def test_a_worker_that_is_terminated_lets_steps_end_and_hands_over_the_rest(flee
 def test_a_step_that_outlasts_the_drain_is_interrupted_and_repeated_by_another(fleet: Fleet) -> None:
     """Under the same key, without waiting for the lease."""
     fleet.plan = Plan(fleet.plan.url, fleet.plan.options, fleet.plan.ledger, ttl=60.0, sweep=1.0, drain=0.2)
-    first = fleet.start()
+    fleet.start()
+    fleet.start()
     fleet.put([Transfer(1, AMOUNT, 1.5)])
     fleet.until(lambda: fleet.called("hold:action") == 1)
-    fleet.start()
+    first = fleet.who_called_last("hold:action")
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait(10) == 0
     assert fleet.until(lambda: fleet.called("hold:action") == 2) <= 2.0
