@@ -84,6 +84,18 @@ class Claiming(ContractBase):
             assert await claim_due(storage, "late") == ["s"]
 
     @pytest.mark.asyncio
+    async def test_a_sleeper_whose_claim_expired_sleeps_on(self, clock: FakeClock) -> None:
+        """It is claimed when its due time has come, not when its owner died."""
+        async with self.storage(clock) as storage:
+            await create(storage, "s", held=claim("t0"))
+            await append(storage, "s", 1, claim("t0"), new_row=row(due_in=4 * TTL))
+            clock.advance(2 * TTL)
+            assert await claim_due(storage, "t1") == []
+            clock.advance(3 * TTL)
+            assert await claim_due(storage, "t2") == ["s"]
+            assert (await record(storage, "s")).recoveries == 1
+
+    @pytest.mark.asyncio
     async def test_a_recovery_counts_only_when_a_claim_expired(self, clock: FakeClock) -> None:
         """Not after a release, not after the first claim; the fact says which it was; the fence always grows."""
         async with self.storage(clock) as storage:

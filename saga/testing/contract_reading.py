@@ -237,6 +237,16 @@ class Counting(ContractBase):
         assert counts.needs_attention == 3
         assert counts.oldest_unfinished_at == oldest.at
 
+    @pytest.mark.asyncio
+    async def test_an_ended_saga_that_gets_attention_is_still_one_saga(self, clock: FakeClock) -> None:
+        """An effect that came late is noted on sagas that have ended (R7)."""
+        async with self.storage(clock) as storage:
+            await create(storage, "s", first_row=at_rest())
+            noted = row(SagaStatus.COMPLETED, due_in=None, attention=attention(blocking=False))
+            await append(storage, "s", 1, None, new_row=noted)
+            counts = await storage.statistics()
+        assert (counts.by_status, counts.needs_attention) == ({"order": {SagaStatus.COMPLETED: 1}}, 1)
+
 
 class Pruning(ContractBase):
     """What ``prune`` promises."""
