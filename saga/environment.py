@@ -26,6 +26,7 @@ class Slots:
 
     def __init__(self, size: int) -> None:
         """Set the bound."""
+        self.size = size
         self.free = size
         self._waiting: deque[asyncio.Future[None]] = deque()
 

@@ -64,6 +64,7 @@ class Ownership:
         self._sweeping = asyncio.Lock()
         self._sweep_soon: asyncio.Event = asyncio.Event()
         self._hinted: set[str] = set()
+        self._full = False
         self._suspects: dict[str, SagaRun] = {}
         self._suspects_most = 1
 
@@ -75,6 +76,10 @@ class Ownership:
         """Take a run out when this process stops driving it."""
         if self.runs.get(run.saga_id) is run:
             del self.runs[run.saga_id]
+        slots = self._env.slots
+        if self._full and slots.free * 2 >= slots.size:
+            self._full = False
+            self.sweep_soon()
 
     def sweep_soon(self) -> None:
         """Let the next sweep begin at once."""
@@ -184,6 +189,7 @@ class Ownership:
             while not (self.closing or self._beat_failed) and self._env.clock.monotonic() >= self._claim_not_before:
                 limit = min(CLAIMS_MAX, self._env.slots.free)
                 if limit <= 0:
+                    self._full = True  # There may be more: the next sweep comes when half of the slots are free.
                     break
                 token = self._env.clock.token()
                 found = await self._claim(token, limit)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from saga import DAGSaga, InMemorySagaStorage, RetryPolicy, Saga, SagaContext, SagaOrchestrator, SagaStorage
-from saga.building import definition_of
+from saga import (
+    DAGSaga,
+    InMemorySagaStorage,
+    RetryPolicy,
+    Saga,
+    SagaContext,
+    SagaOrchestrator,
+    SagaStatus,
+    SagaStorage,
+)
+from saga.building import birth_of, definition_of, life_of
+from saga.storage.base import NewSaga, Row
 from tests.virtual import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-    from saga import Page, SagaFilter, SagaRecord, SagaStatistics, SagaStatus
+    from saga import Page, SagaFilter, SagaRecord, SagaStatistics
     from saga.definition import SagaDefinition
     from saga.events import Event
-    from saga.storage.base import Appended, Claim, Entry, NewSaga, Row, StoredSaga
+    from saga.storage.base import Appended, Claim, Entry, StoredSaga
 
 AT_ONCE = RetryPolicy(max_attempts=2, initial_interval=0.001, jitter="none")
 
@@ -90,6 +100,15 @@ def orchestrator(storage: SagaStorage | None = None, *, seed: str = "one", **opt
 def memory() -> InMemorySagaStorage:
     """Return a storage in virtual time."""
     return InMemorySagaStorage(clock=VirtualClock("storage"))
+
+
+async def leave(storage: SagaStorage, saga: Saga, saga_id: str) -> None:
+    """Store a saga that nobody drives yet."""
+    definition = await definition_of(saga)
+    created = birth_of(life_of(saga), definition, None)
+    row = Row(status=SagaStatus.PENDING)
+    new = NewSaga(saga_id=saga_id, saga_name=definition.name, saga_version=definition.version, row=row)
+    await storage.create(new, (created,), claim=None, write_id=f"leave {saga_id}")
 
 
 class Line(SagaStorage):

@@ -21,7 +21,7 @@ from saga import (
     SagaStorageUnavailableError,
     SagaTimeoutError,
 )
-from tests.unit.kit import Line, chain, dag, fail, memory, orchestrator, raising, step, succeed, undo
+from tests.unit.kit import Line, chain, dag, fail, leave, memory, orchestrator, raising, step, succeed, undo
 
 
 class Slow(Line):
@@ -436,3 +436,16 @@ async def test_an_owner_whose_claim_was_taken_stops_its_attempt_within_a_heartbe
         assert runs.run_of("s") is None
         [stored] = await storage.load(["s"])
         assert (stored.record.owner, stored.record.version) == ("thief", 2)
+
+
+@pytest.mark.asyncio
+async def test_a_backlog_is_not_left_to_wait_for_the_next_sweep() -> None:
+    """What did not fit into the slots is claimed as they become free."""
+    cls = chain(step("a"))
+    async with memory() as storage:
+        for number in range(100):
+            await leave(storage, cls(), f"s-{number}")
+        async with orchestrator(storage, sagas=[cls], limits=Limits(max_in_flight=10), sweep_interval=3_600.0) as runs:
+            await runs.recover()
+            await asyncio.sleep(1)
+            assert (await runs.statistics()).by_status == {"Sample": {SagaStatus.COMPLETED: 100}}

@@ -6,11 +6,9 @@ import asyncio
 
 import pytest
 
-from saga import Saga, SagaContext, SagaStatus, SagaStorage
-from saga.building import birth_of, definition_of, life_of
+from saga import Saga, SagaContext, SagaStorage
 from saga.ownership import SUSPECTS_MAX
-from saga.storage.base import NewSaga, Row
-from tests.unit.kit import chain, memory, orchestrator, step
+from tests.unit.kit import chain, leave, memory, orchestrator, step
 
 SAGAS = 100
 
@@ -35,20 +33,9 @@ class Work:
 async def leave_suspects(storage: SagaStorage, cls: type[Saga]) -> None:
     """Store sagas that two processes claimed and then died."""
     for number in range(SAGAS):
-        saga = cls()
-        definition = await definition_of(saga)
-        new = NewSaga(
-            saga_id=f"s-{number}",
-            saga_name=definition.name,
-            saga_version=definition.version,
-            row=Row(status=SagaStatus.PENDING),
-        )
-        created = birth_of(life_of(saga), definition, None)
-        await storage.create(new, (created,), claim=None, write_id=f"put-{number}")
+        await leave(storage, cls(), f"s-{number}")
     for owner in ("first", "second"):
-        found = await storage.claim_due(
-            owner, owner, 1.0, SAGAS, definitions={(definition.name, definition.version)}, exclude=()
-        )
+        found = await storage.claim_due(owner, owner, 1.0, SAGAS, definitions=[("Sample", "1")], exclude=())
         assert len(found) == SAGAS
         await asyncio.sleep(2)
 
