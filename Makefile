@@ -49,6 +49,8 @@ bench: $(VENV)/dev.stamp
 chaos: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m chaos -rs tests
 
+# A lock is whole, so nothing is resolved (--no-deps): resolving, older pips take a newer release for a package that
+# another one asks for with an extra, and then refuse it since it has no hash. `pip check` says if something is missing.
 # The stamps say "installed from this lock". While the environment is being changed, .venv/incomplete stands in it with the
 # number of the process that changes it: what an interrupted run left behind is thrown away, and so is an environment
 # without a working pip.
@@ -62,8 +64,9 @@ define install
 		echo $$PPID >$(VENV)/incomplete; \
 	fi
 	@echo "Installing $< into $(VENV)"
-	@$(PIP) install --require-hashes --requirement $<
+	@$(PIP) install --require-hashes --no-deps --requirement $<
 	@$(PIP) install --no-build-isolation --no-deps --editable .
+	@$(BIN)/python -m pip --disable-pip-version-check check
 	@rm $(VENV)/incomplete
 endef
 
