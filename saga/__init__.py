@@ -3,10 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from saga.building import definition_of
 from saga.context import SagaContext
 from saga.core import Saga
 from saga.dag import DAGSaga
-from saga.definition import RetryPolicy, SagaStep
+from saga.definition import RetryPolicy, SagaDefinition, SagaStep
+from saga.diagram import mermaid
 from saga.events import (
     AttemptFailed,
     AttemptNotRun,
@@ -56,7 +58,14 @@ from saga.observers import Observer
 from saga.orchestrator import SagaOrchestrator
 from saga.storage.base import SagaStorage
 from saga.storage.memory import InMemorySagaStorage
-from saga.strategies import FailureStrategy, ParallelFailureStrategy, RunningStep
+from saga.strategies import (
+    FailFastStrategy,
+    FailFastWithGraceStrategy,
+    FailureStrategy,
+    ParallelFailureStrategy,
+    RunningStep,
+    WaitAllStrategy,
+)
 from saga.types import (
     Attention,
     AttentionCode,
@@ -121,6 +130,8 @@ __all__ = [
     "DAGSaga",
     "ErrorRecord",
     "Event",
+    "FailFastStrategy",
+    "FailFastWithGraceStrategy",
     "FailureStrategy",
     "InMemorySagaStorage",
     "LateOutcome",
@@ -148,6 +159,7 @@ __all__ = [
     "SagaCompensationError",
     "SagaContext",
     "SagaCorruptStateError",
+    "SagaDefinition",
     "SagaDefinitionError",
     "SagaError",
     "SagaExecutionError",
@@ -178,6 +190,9 @@ __all__ = [
     "TurnCause",
     "TurnedBack",
     "UnknownReason",
+    "WaitAllStrategy",
     "__version__",
+    "definition_of",
+    "mermaid",
     "open_storage",
 ]

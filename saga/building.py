@@ -43,7 +43,7 @@ class Buildable(Protocol):
 
     saga_name: ClassVar[str]
     saga_version: ClassVar[str]
-    failure_strategy: ClassVar[ParallelFailureStrategy | FailureStrategy]
+    failure_strategy: ParallelFailureStrategy | FailureStrategy
 
     def build(self) -> Any:
         """Add the steps."""

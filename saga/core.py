@@ -34,7 +34,7 @@ class Saga:
 
     saga_name: ClassVar[str]
     saga_version: ClassVar[str] = "1"
-    failure_strategy: ClassVar[ParallelFailureStrategy | FailureStrategy] = ParallelFailureStrategy.FAIL_FAST_WITH_GRACE
+    failure_strategy: ParallelFailureStrategy | FailureStrategy = ParallelFailureStrategy.FAIL_FAST_WITH_GRACE
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Name the saga after its class unless it names itself."""

@@ -24,10 +24,20 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 50
 # The design asked for about 2,500; this is what the rules took, a hundred lines of it the start in a transaction of the
 # caller, the notice of lost state, and hints. It may shrink, not grow.
-ENGINE_LINES_MAX = 4_450
+ENGINE_LINES_MAX = 4_280
 
-# Layers 0 to 5 without adapters are everything in `saga` but these.
-NOT_ENGINE = ("cli", "contrib", "dashboard", "engines", "monitoring", "testing", "__main__.py")
+# Layers 0 to 5 without adapters are everything in `saga` but these. The list of public names is no code to be read.
+NOT_ENGINE = (
+    "cli",
+    "contrib",
+    "dashboard",
+    "diagram.py",
+    "engines",
+    "monitoring",
+    "testing",
+    "__init__.py",
+    "__main__.py",
+)
 STORAGE_PORT = ("__init__.py", "base.py")
 
 # (file, function) -> why a broad except stands there. The house has three reasons and no fourth.
