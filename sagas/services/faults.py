@@ -1,10 +1,11 @@
-"""Break calls on purpose, to see what a saga makes of it.
+"""Break calls on purpose, to see what a saga makes of it, and slow them all down to what real services take.
 
-A caller asks for a fault with the header ``X-Fault``; a test or a demo asks for faults of coming calls with
-``POST /faults``. To add a fault, write a function and name it in ``FAULTS``.
+A caller asks for a fault with the header ``X-Fault``; faults of coming calls are planned with ``POST /faults`` or on
+the command line. To add a fault, write a function and name it in ``FAULTS``.
 
 | fault             | effect        | what the caller sees                      |
 |-------------------|---------------|-------------------------------------------|
+| ``decline``       | none          | 409, a refusal                            |
 | ``error-before``  | none          | 503                                       |
 | ``error-after``   | happened      | 500                                       |
 | ``reply-lost``    | happened      | the connection closes without an answer   |
@@ -14,6 +15,7 @@ A caller asks for a fault with the header ``X-Fault``; a test or a demo asks for
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
@@ -40,16 +42,19 @@ class PlannedFault(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Faults:
-    """ASGI middleware that breaks a call if its header or the plan says so."""
+    """ASGI middleware that breaks a call if its header or the plan says so, after the time that a call takes."""
 
-    def __init__(self, app: ASGIApp, plan: FaultPlan) -> None:
+    def __init__(self, app: ASGIApp, plan: FaultPlan, delay: float) -> None:
         self._app = app
         self._plan = plan
+        self._delay = delay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, with its fault if it has one."""
         spec = ""
         if scope["type"] == "http":
+            if self._delay and scope["method"] == "POST":
+                await asyncio.sleep(self._delay * random.uniform(0.5, 1.5))  # noqa: S311  (a delay is no secret)
             spec = Headers(scope=scope).get("x-fault") or self._plan.next(scope["path"])
         name, _, value = spec.partition("=")
         if not name:
@@ -75,6 +80,11 @@ class FaultPlan:
         """Take the fault of a call that arrives now; empty if it has none."""
         queue = self._queues.get(path)
         return queue.popleft() if queue else ""
+
+
+async def _decline(_app: ASGIApp, scope: Scope, receive: Receive, send: Send, _value: str) -> None:
+    body = error_body("declined", "declined on purpose")
+    await JSONResponse(body, status_code=409)(scope, receive, send)
 
 
 async def _error_before(_app: ASGIApp, scope: Scope, receive: Receive, send: Send, _value: str) -> None:
@@ -104,6 +114,7 @@ async def _unsent(_message: Message) -> None:
 
 
 FAULTS: dict[str, Fault] = {
+    "decline": _decline,
     "error-before": _error_before,
     "error-after": _error_after,
     "reply-lost": _reply_lost,

@@ -61,11 +61,17 @@ class Answer:
 
 
 class RefusedError(Exception):
-    """Raised by an effect that must not happen: everything it wrote is taken back and the refusal is the answer."""
+    """Raised by an effect that must not happen: everything it wrote is taken back and the refusal is the answer.
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    Attributes:
+        answer: The refusal.
+        final: Whether a repeat gets it again. A refusal that holds only for now is not kept.
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, final: bool = True) -> None:
         super().__init__(message)
         self.answer = Answer(status, error_body(code, message))
+        self.final = final
 
 
 def error_body(code: str, message: str) -> Facts:
@@ -137,8 +143,9 @@ class Ledger:
             entry = Entry(db, call.key)
             answer = _known(entry, call)
             if answer is None:
-                answer = _attempt(entry, effect, status)
-                _store(entry, call, answer)
+                answer, final = _attempt(entry, effect, status)
+                if final:
+                    _store(entry, call, answer)
             return answer
 
     def undo(self, call: Call, undoes: str, effect: Callable[[Entry], Facts]) -> Answer:
@@ -202,15 +209,17 @@ def _known(entry: Entry, call: Call) -> Answer | None:
     return None
 
 
-def _attempt(entry: Entry, effect: Callable[[Entry], Facts], status: int) -> Answer:
+def _attempt(entry: Entry, effect: Callable[[Entry], Facts], status: int) -> tuple[Answer, bool]:
+    """Return the answer, and whether a repeat gets it again."""
+    final = True
     entry.db.execute("SAVEPOINT effect")
     try:
         answer = Answer(status, effect(entry))
     except RefusedError as refusal:
         entry.db.execute("ROLLBACK TO effect")
-        answer = refusal.answer
+        answer, final = refusal.answer, refusal.final
     entry.db.execute("RELEASE effect")
-    return answer
+    return answer, final
 
 
 def _store(entry: Entry, call: Call, answer: Answer) -> None:

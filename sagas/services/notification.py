@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
-    key TEXT PRIMARY KEY, order_id TEXT NOT NULL, recipient TEXT NOT NULL, subject TEXT NOT NULL,
+    key TEXT PRIMARY KEY, reference TEXT NOT NULL, recipient TEXT NOT NULL, subject TEXT NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('offered', 'sent', 'withdrawn'))
 ) STRICT;
 """
@@ -37,9 +37,9 @@ DEFINITELY_NOT_SENT = (422, 503)
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True):
-    """A mail to one person about one order."""
+    """A mail to one person; ``reference`` says about what, such as the number of an order."""
 
-    order_id: str
+    reference: str
     to: str
     subject: str
     text: str
@@ -106,7 +106,7 @@ class Notification:
             if not rows:
                 return self._ledger.undo(call, asked.undoes, lambda _entry: {})
             first = rows[0]
-            correction = Message(first["order_id"], first["recipient"], f"Withdrawn: {first['subject']}", asked.text)
+            correction = Message(first["reference"], first["recipient"], f"Withdrawn: {first['subject']}", asked.text)
             return await self._deliver(call, correction, lambda entry: _withdrawn(entry, asked, correction))
 
     def _offered(self, key: str) -> list[Facts]:
@@ -131,7 +131,7 @@ def message_id_of(key: str) -> str:
 
 
 def _offer(entry: Entry, asked: Message) -> None:
-    row = (entry.key, asked.order_id, asked.to, asked.subject)
+    row = (entry.key, asked.reference, asked.to, asked.subject)
     entry.db.execute("INSERT INTO messages VALUES (?, ?, ?, ?, 'offered')", row)
 
 
@@ -141,14 +141,14 @@ def _take_offer_back(entry: Entry) -> None:
 
 def _sent(entry: Entry, asked: Message) -> Facts:
     entry.db.execute("UPDATE messages SET status = 'sent' WHERE key = ?", (entry.key,))
-    entry.record("sent", order_id=asked.order_id, to=asked.to, subject=asked.subject)
+    entry.record("sent", reference=asked.reference, to=asked.to, subject=asked.subject)
     return {"message_id": message_id_of(entry.key)}
 
 
 def _withdrawn(entry: Entry, asked: Withdraw, correction: Message) -> Facts:
     entry.db.execute("UPDATE messages SET status = 'withdrawn' WHERE key = ?", (asked.undoes,))
     entry.lay_tombstone(asked.undoes)
-    entry.record("withdrawn", order_id=correction.order_id, to=correction.to, undoes=asked.undoes)
+    entry.record("withdrawn", reference=correction.reference, to=correction.to, undoes=asked.undoes)
     return {"undone": True}
 
 
@@ -162,10 +162,10 @@ def _refuse(reason: str) -> Callable[[Entry], Facts]:
 def problems(ledger: Ledger) -> list[str]:
     """Say which mails are in doubt, and which were sent without a ledger row."""
     booked = ledger.read("""
-        SELECT order_id, subject, status, (SELECT count(*) FROM ledger WHERE ledger.key = messages.key) AS times
+        SELECT reference, subject, status, (SELECT count(*) FROM ledger WHERE ledger.key = messages.key) AS times
         FROM messages WHERE status <> 'withdrawn'""")
     return [
-        f"order {row['order_id']}: mail {row['subject']!r} is {row['status']}, the ledger has it {row['times']} times"
+        f"{row['reference']}: mail {row['subject']!r} is {row['status']}, the ledger has it {row['times']} times"
         for row in booked
         if (row["status"], row["times"]) != ("sent", 1)
     ]
@@ -186,4 +186,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     smtp_host, _, smtp_port = options.smtp.rpartition(":")
     mailer = Mailer(smtp_host, int(smtp_port))
-    serve(service(Ledger(options.db, _SCHEMA), mailer).app, options.port)
+    serve(service(Ledger(options.db, _SCHEMA), mailer), options)

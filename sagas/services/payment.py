@@ -1,12 +1,15 @@
-"""Money: authorised on a card, captured, voided before the capture, refunded after it.
+"""Money: authorised on a card, confirmed by its holder, captured and settled; before that voided or refunded.
 
-Amounts are whole numbers of the currency's smallest unit. The card decides what the bank says; see ``CARDS``.
+Amounts are whole numbers of the currency's smallest unit. The card decides what the bank and its holder say; see
+``CARDS``. Where 3-D Secure asks the holder, the answer takes a while: until then a confirmation is refused for now.
 Run it with ``python -m sagas.services.payment --db FILE``.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,34 +17,59 @@ from sagas.services.ledger import Entry, Facts, Ledger, RefusedError
 from sagas.services.server import arguments, serve
 from sagas.services.service import Service, Undo
 
+if TYPE_CHECKING:
+    import sqlite3
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS authorisations (
-    id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, order_id TEXT NOT NULL, card TEXT NOT NULL,
-    amount INTEGER NOT NULL CHECK (amount > 0), currency TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('held', 'voided', 'captured'))
+    id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, reference TEXT NOT NULL, card TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0), currency TEXT NOT NULL, at REAL NOT NULL,
+    confirmed INTEGER NOT NULL CHECK (confirmed IN (0, 1)),
+    status TEXT NOT NULL CHECK (status IN ('held', 'voided', 'captured', 'refunded'))
 ) STRICT;
 CREATE TABLE IF NOT EXISTS captures (
     id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, authorisation_id TEXT NOT NULL UNIQUE REFERENCES authorisations,
-    amount INTEGER NOT NULL, refunded INTEGER NOT NULL CHECK (refunded BETWEEN 0 AND amount)
+    amount INTEGER NOT NULL, refunded INTEGER NOT NULL CHECK (refunded BETWEEN 0 AND amount),
+    settled INTEGER NOT NULL CHECK (settled = 0 OR settled = amount AND refunded = 0)
 ) STRICT;
 """
+
+_CAPTURES = (
+    "SELECT captures.*, reference, currency, card, status "
+    "FROM captures JOIN authorisations ON authorisation_id = authorisations.id"
+)
 
 CARDS = {
     "tok_good": "everything is accepted",
     "tok_declined": "the authorisation is declined",
     "tok_no_funds": "the authorisation is declined for lack of funds",
     "tok_capture_declined": "the authorisation is accepted and the capture declined",
+    "tok_challenged": "3-D Secure asks its holder, who confirms after a moment",
+    "tok_challenge_failed": "3-D Secure asks its holder, who does not confirm",
+    "tok_settlement_refused": "all is accepted but the settlement",
 }
 """The cards of this bank and what becomes of them."""
 
+CHALLENGED = ("tok_challenged", "tok_challenge_failed")
+"""The cards whose holder is asked; the other authorisations count as confirmed."""
+
+HOLDER_ANSWERS_AFTER_SECONDS = 1.0
+"""How long the holder of a card takes to confirm."""
+
 
 class Authorise(msgspec.Struct, forbid_unknown_fields=True):
-    """Hold an amount on a card for an order."""
+    """Hold an amount on a card; ``reference`` says for what, such as the number of an order."""
 
-    order_id: str
+    reference: str
     card: str
     amount: int
     currency: str
+
+
+class Confirm(msgspec.Struct, forbid_unknown_fields=True):
+    """Ask whether the card's holder has confirmed an authorisation."""
+
+    authorisation_id: str
 
 
 class Capture(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,10 +78,16 @@ class Capture(msgspec.Struct, forbid_unknown_fields=True):
     authorisation_id: str
 
 
-class Refund(Undo, forbid_unknown_fields=True):
-    """Give back what a capture took: ``amount`` of it, or all that is left."""
+class Settle(msgspec.Struct, forbid_unknown_fields=True):
+    """Pay out what a capture took; after that the payment is final."""
 
-    amount: int | None = None
+    capture_id: str
+
+
+class Refund(Undo, forbid_unknown_fields=True):
+    """Give back what a capture took, all but ``keep`` of it."""
+
+    keep: int = 0
 
 
 def authorise(entry: Entry, asked: Authorise) -> Facts:
@@ -68,31 +102,66 @@ def authorise(entry: Entry, asked: Authorise) -> Facts:
         raise RefusedError(402, "card_declined", "the account does not cover the amount")
     authorisation_id = f"auth_{uuid.uuid4().hex}"
     entry.db.execute(
-        "INSERT INTO authorisations VALUES (?, ?, ?, ?, ?, ?, 'held')",
-        (authorisation_id, entry.key, asked.order_id, asked.card, asked.amount, asked.currency),
+        "INSERT INTO authorisations VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'held')",
+        (
+            authorisation_id,
+            entry.key,
+            asked.reference,
+            asked.card,
+            asked.amount,
+            asked.currency,
+            time.time(),
+            asked.card not in CHALLENGED,
+        ),
     )
-    entry.record("authorised", order_id=asked.order_id, amount=asked.amount, currency=asked.currency)
+    entry.record("authorised", reference=asked.reference, amount=asked.amount, currency=asked.currency)
     return {"authorisation_id": authorisation_id, "amount": asked.amount, "currency": asked.currency}
+
+
+def confirm(entry: Entry, asked: Confirm) -> Facts:
+    """Say that the holder has confirmed, once that is so."""
+    held = _held(entry, asked.authorisation_id)
+    if held["card"] == "tok_challenge_failed":
+        raise RefusedError(402, "challenge_failed", "the holder of the card did not confirm")
+    if not held["confirmed"] and time.time() < held["at"] + HOLDER_ANSWERS_AFTER_SECONDS:
+        raise RefusedError(409, "challenge_pending", "the holder of the card has not answered yet", final=False)
+    entry.db.execute("UPDATE authorisations SET confirmed = 1 WHERE id = ?", (held["id"],))
+    entry.record("confirmed", reference=held["reference"])
+    return {"authorisation_id": held["id"], "challenged": held["card"] in CHALLENGED}
 
 
 def capture(entry: Entry, asked: Capture) -> Facts:
     """Take the whole amount that is held."""
-    held = entry.one("SELECT * FROM authorisations WHERE id = ?", asked.authorisation_id)
-    if held is None:
-        raise RefusedError(404, "unknown_authorisation", f"no authorisation is called {asked.authorisation_id!r}")
-    if held["status"] != "held":
-        raise RefusedError(409, "not_held", f"authorisation {held['id']} is {held['status']}")
+    held = _held(entry, asked.authorisation_id)
+    if not held["confirmed"]:
+        raise RefusedError(409, "not_confirmed", f"authorisation {held['id']} is not confirmed by the card's holder")
     if held["card"] == "tok_capture_declined":
         raise RefusedError(402, "card_declined", "the bank declined the capture")
     capture_id = f"cap_{uuid.uuid4().hex}"
     entry.db.execute("UPDATE authorisations SET status = 'captured' WHERE id = ?", (held["id"],))
-    entry.db.execute("INSERT INTO captures VALUES (?, ?, ?, ?, 0)", (capture_id, entry.key, held["id"], held["amount"]))
-    entry.record("captured", order_id=held["order_id"], amount=held["amount"], currency=held["currency"])
+    row = (capture_id, entry.key, held["id"], held["amount"])
+    entry.db.execute("INSERT INTO captures VALUES (?, ?, ?, ?, 0, 0)", row)
+    entry.record("captured", reference=held["reference"], amount=held["amount"], currency=held["currency"])
     return {"capture_id": capture_id, "amount": held["amount"], "currency": held["currency"]}
 
 
+def settle(entry: Entry, asked: Settle) -> Facts:
+    """Pay out the whole amount that was captured."""
+    taken = entry.one(f"{_CAPTURES} WHERE captures.id = ?", asked.capture_id)
+    if taken is None:
+        raise RefusedError(404, "unknown_capture", f"no capture is called {asked.capture_id!r}")
+    if taken["status"] != "captured" or taken["settled"]:
+        word = "settled" if taken["settled"] else taken["status"]
+        raise RefusedError(409, "not_captured", f"capture {taken['id']} is {word}")
+    if taken["card"] == "tok_settlement_refused":
+        raise RefusedError(402, "settlement_refused", "the bank refused the settlement")
+    entry.db.execute("UPDATE captures SET settled = amount WHERE id = ?", (taken["id"],))
+    entry.record("settled", reference=taken["reference"], amount=taken["amount"], currency=taken["currency"])
+    return {"capture_id": taken["id"], "amount": taken["amount"]}
+
+
 def void(entry: Entry, asked: Undo) -> Facts:
-    """Give back the hold of an authorisation that was not captured."""
+    """Give back the hold of an authorisation; one whose capture was refunded holds nothing any more."""
     held = entry.one("SELECT * FROM authorisations WHERE key = ?", asked.undoes)
     if held is None:
         raise RefusedError(409, "not_an_authorisation", f"the key {asked.undoes!r} made no authorisation")
@@ -100,46 +169,60 @@ def void(entry: Entry, asked: Undo) -> Facts:
         raise RefusedError(409, "already_captured", f"authorisation {held['id']} was captured: refund it")
     if held["status"] == "held":
         entry.db.execute("UPDATE authorisations SET status = 'voided' WHERE id = ?", (held["id"],))
-        entry.record("voided", order_id=held["order_id"], amount=held["amount"], currency=held["currency"])
+        entry.record("voided", reference=held["reference"], amount=held["amount"], currency=held["currency"])
     return {"authorisation_id": held["id"]}
 
 
 def refund(entry: Entry, asked: Refund) -> Facts:
-    """Give back captured money."""
-    taken = entry.one(
-        "SELECT captures.*, order_id, currency FROM captures "
-        "JOIN authorisations ON authorisation_id = authorisations.id WHERE captures.key = ?",
-        asked.undoes,
-    )
+    """Give captured money back."""
+    taken = entry.one(f"{_CAPTURES} WHERE captures.key = ?", asked.undoes)
     if taken is None:
         raise RefusedError(409, "not_a_capture", f"the key {asked.undoes!r} made no capture")
-    left = taken["amount"] - taken["refunded"]
-    amount = left if asked.amount is None else asked.amount
-    if not 0 <= amount <= left:
-        raise RefusedError(409, "bad_amount", f"{amount} asked back, {left} left of capture {taken['id']}")
-    if amount:
-        entry.db.execute("UPDATE captures SET refunded = refunded + ? WHERE id = ?", (amount, taken["id"]))
-        entry.record("refunded", order_id=taken["order_id"], amount=amount, currency=taken["currency"])
+    if taken["settled"]:
+        raise RefusedError(409, "already_settled", f"capture {taken['id']} was settled")
+    amount = taken["amount"] - taken["refunded"] - asked.keep
+    if asked.keep < 0 or amount < 0:
+        left = taken["amount"] - taken["refunded"]
+        raise RefusedError(409, "bad_amount", f"{asked.keep} cannot be kept of the {left} left of {taken['id']}")
+    entry.db.execute("UPDATE captures SET refunded = refunded + ? WHERE id = ?", (amount, taken["id"]))
+    entry.db.execute("UPDATE authorisations SET status = 'refunded' WHERE id = ?", (taken["authorisation_id"],))
+    entry.record("refunded", reference=taken["reference"], amount=amount, currency=taken["currency"])
     return {"capture_id": taken["id"], "amount": amount}
 
 
+def _held(entry: Entry, authorisation_id: str) -> sqlite3.Row:
+    held = entry.one("SELECT * FROM authorisations WHERE id = ?", authorisation_id)
+    if held is None:
+        raise RefusedError(404, "unknown_authorisation", f"no authorisation is called {authorisation_id!r}")
+    if held["status"] != "held":
+        raise RefusedError(409, "not_held", f"authorisation {held['id']} is {held['status']}")
+    return held
+
+
 def problems(ledger: Ledger) -> list[str]:
-    """Say for which orders holds and takings differ from what the ledger adds up to."""
-    booked = ledger.read("""
-        SELECT order_id,
-            sum(CASE status WHEN 'held' THEN authorisations.amount ELSE 0 END) AS held,
-            sum(coalesce(captures.amount - refunded, 0)) AS taken,
-            (SELECT coalesce(sum(CASE operation WHEN 'authorised' THEN facts ->> 'amount' WHEN 'refunded' THEN 0
-                                                ELSE -(facts ->> 'amount') END), 0)
-             FROM ledger WHERE facts ->> 'order_id' = order_id) AS ledger_held,
-            (SELECT coalesce(sum(CASE operation WHEN 'captured' THEN facts ->> 'amount'
-                                                WHEN 'refunded' THEN -(facts ->> 'amount') ELSE 0 END), 0)
-             FROM ledger WHERE facts ->> 'order_id' = order_id) AS ledger_taken
-        FROM authorisations LEFT JOIN captures ON authorisation_id = authorisations.id GROUP BY order_id""")
+    """Say for which references holds and takings differ from what the ledger adds up to."""
+    compared = ledger.read("""
+        WITH booked AS (
+            SELECT facts ->> 'reference' AS reference, operation, facts ->> 'amount' AS amount FROM ledger
+        ), added_up AS (
+            SELECT reference,
+                sum(CASE operation WHEN 'authorised' THEN amount
+                                   WHEN 'voided' THEN -amount WHEN 'captured' THEN -amount ELSE 0 END) AS held,
+                sum(CASE operation WHEN 'captured' THEN amount WHEN 'refunded' THEN -amount ELSE 0 END) AS taken
+            FROM booked GROUP BY reference
+        ), standing AS (
+            SELECT reference,
+                sum(CASE status WHEN 'held' THEN authorisations.amount ELSE 0 END) AS held,
+                sum(coalesce(captures.amount - refunded, 0)) AS taken
+            FROM authorisations LEFT JOIN captures ON authorisation_id = authorisations.id GROUP BY reference
+        )
+        SELECT reference, standing.held, standing.taken,
+            coalesce(added_up.held, 0) AS ledger_held, coalesce(added_up.taken, 0) AS ledger_taken
+        FROM standing LEFT JOIN added_up USING (reference)""")
     return [
-        f"order {row['order_id']}: {row['held']} held and {row['taken']} taken, "
+        f"{row['reference']}: {row['held']} held and {row['taken']} taken, "
         f"the ledger says {row['ledger_held']} and {row['ledger_taken']}"
-        for row in booked
+        for row in compared
         if (row["held"], row["taken"]) != (row["ledger_held"], row["ledger_taken"])
     ]
 
@@ -148,7 +231,9 @@ def service(ledger: Ledger) -> Service:
     """Return the service's routes."""
     routes = Service(ledger, problems)
     routes.action("/authorisations", Authorise, authorise)
+    routes.action("/confirmations", Confirm, confirm)
     routes.action("/captures", Capture, capture)
+    routes.action("/settlements", Settle, settle)
     routes.undo("/voids", Undo, void)
     routes.undo("/refunds", Refund, refund)
     return routes
@@ -156,4 +241,4 @@ def service(ledger: Ledger) -> Service:
 
 if __name__ == "__main__":
     options = arguments("payment").parse_args()
-    serve(service(Ledger(options.db, _SCHEMA)).app, options.port)
+    serve(service(Ledger(options.db, _SCHEMA)), options)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from sagas.services.faults import PlannedFault
+
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    from sagas.services.service import Service
 
 PARENT_CHECK_SECONDS = 0.25
 
@@ -23,16 +25,43 @@ def arguments(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m sagas.services.{name}", description=f"The {name} service.")
     parser.add_argument("--port", type=int, default=0, help="the loopback port to listen on; 0 takes a free one")
     parser.add_argument("--db", type=Path, required=True, help="the service's SQLite file; made if it is missing")
+    parser.add_argument(
+        "--delay", type=float, default=0.0, metavar="SECONDS", help="how long a mutating call takes on average"
+    )
+    parser.add_argument(
+        "--fault",
+        type=_planned_fault,
+        action="append",
+        default=[],
+        metavar="PATH:FAULT[:TIMES]",
+        help="break the next calls of a path, such as /captures:reply-lost:2",
+    )
     return parser
 
 
-def serve(app: Starlette, port: int) -> None:
-    """Listen on 127.0.0.1, print the port as one line, and serve until SIGTERM or the parent's death."""
+def _planned_fault(text: str) -> PlannedFault:
+    path, _, rest = text.partition(":")
+    fault, _, times = rest.partition(":")
+    if not path.startswith("/") or not fault:
+        raise ValueError(text)
+    return PlannedFault(path, fault, int(times or 1))
+
+
+def serve(service: Service, options: argparse.Namespace) -> None:
+    """Listen on 127.0.0.1, print the port as one line, and serve until SIGTERM or the parent's death.
+
+    Args:
+        service: What is served.
+        options: What ``arguments`` parsed.
+    """
+    for fault in options.fault:
+        service.faults.add(fault)
+    app = service.app(options.delay)
     parent = os.getppid()
     # The protocol is named since asyncio sends small answers without delay only where it is.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
+        listener.bind(("127.0.0.1", options.port))
         listener.listen()
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()

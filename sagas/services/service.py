@@ -38,7 +38,12 @@ U = TypeVar("U", bound=Undo)
 
 
 class Service:
-    """Routes over one ledger."""
+    """Routes over one ledger.
+
+    Attributes:
+        ledger: Where everything is kept.
+        faults: The faults of coming calls.
+    """
 
     def __init__(self, ledger: Ledger, problems: Callable[[Ledger], list[str]]) -> None:
         """Begin with the routes that every service has.
@@ -49,17 +54,20 @@ class Service:
         """
         self.ledger = ledger
         self._problems = problems
-        self._plan = FaultPlan()
+        self.faults = FaultPlan()
         self._routes = [
             Route("/ledger", self._read_ledger, methods=["GET"]),
             Route("/audit", self._read_audit, methods=["GET"]),
             Route("/faults", self._plan_fault, methods=["POST"]),
         ]
 
-    @property
-    def app(self) -> Starlette:
-        """The ASGI application."""
-        return Starlette(routes=self._routes, middleware=[Middleware(Faults, plan=self._plan)])
+    def app(self, delay: float = 0.0) -> Starlette:
+        """Return the ASGI application.
+
+        Args:
+            delay: Seconds that a mutating call takes on average: each takes between half of it and half as much again.
+        """
+        return Starlette(routes=self._routes, middleware=[Middleware(Faults, plan=self.faults, delay=delay)])
 
     def action(self, path: str, body: type[T], effect: Callable[[Entry, T], Facts]) -> None:
         """Serve an action: ``effect`` happens once per key, in the ledger's transaction."""
@@ -93,11 +101,11 @@ class Service:
 
         self._routes.append(Route(path, endpoint, methods=["POST"]))
 
-    def read(self, path: str, answer: Callable[[], Any]) -> None:
+    def read(self, path: str, answer: Callable[[Ledger], Any]) -> None:
         """Serve a question that changes nothing."""
 
         async def endpoint(_request: Request) -> Response:
-            return _json(answer())
+            return _json(answer(self.ledger))
 
         self._routes.append(Route(path, endpoint, methods=["GET"]))
 
@@ -115,7 +123,7 @@ class Service:
             planned = msgspec.json.decode(await request.body(), type=PlannedFault)
         except msgspec.MsgspecError as error:
             return _reply(Answer(400, error_body("bad_request", str(error))))
-        self._plan.add(planned)
+        self.faults.add(planned)
         return Response(status_code=204)
 
 
