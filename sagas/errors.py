@@ -29,11 +29,13 @@ class RefusedError(ServiceError):
 
     Attributes:
         code: The service's word for the reason, such as ``card_declined``.
+        reason: The reason in words.
     """
 
     def __init__(self, service: str, code: str, message: str) -> None:
         super().__init__(service, message)
         self.code = code
+        self.reason = message
 
 
 class CardDeclinedError(RefusedError):
@@ -42,6 +44,18 @@ class CardDeclinedError(RefusedError):
 
 class OutOfStockError(RefusedError):
     """Fewer articles are free than were asked for."""
+
+
+class ChallengePendingError(RefusedError):
+    """The holder of the card has not confirmed yet. Asking again is worth it."""
+
+
+class PendingElsewhereError(RefusedError):
+    """What was asked for is pending for others, who may still give it back. Asking again may be worth it."""
+
+
+class SoldOutError(RefusedError):
+    """There is not enough left, and what is gone does not come back."""
 
 
 class AlreadyUndoneError(RefusedError):
@@ -55,6 +69,9 @@ class OrderInvalidError(Exception):
 REFUSALS: dict[str, type[RefusedError]] = {
     "already_undone": AlreadyUndoneError,
     "card_declined": CardDeclinedError,
+    "challenge_pending": ChallengePendingError,
     "out_of_stock": OutOfStockError,
+    "pending_elsewhere": PendingElsewhereError,
+    "sold_out": SoldOutError,
 }
 """The refusals that have a type of their own, by the service's code."""

@@ -34,9 +34,14 @@ class _RefusalBody(msgspec.Struct):
     error: _Refusal
 
 
-def client(base_url: str) -> httpx.AsyncClient:
-    """Return a client of one service; close it, or use it with ``async with``."""
-    timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+def client(base_url: str, answer_seconds: float = ANSWER_SECONDS) -> httpx.AsyncClient:
+    """Return a client of one service; close it, or use it with ``async with``.
+
+    Args:
+        base_url: Where the service listens.
+        answer_seconds: How long an answer is waited for; shorter than the timeout of the steps that call.
+    """
+    timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
     # Proxies of the environment are left out: the services listen on loopback.
     return httpx.AsyncClient(base_url=base_url, timeout=timeout, trust_env=False)
 
@@ -72,7 +77,7 @@ async def call(ctx: SagaContext, service: str, path: str, body: Mapping[str, obj
             response.raise_for_status()
         return msgspec.json.decode(response.content, type=answer)
     except (httpx.HTTPStatusError, msgspec.MsgspecError) as error:
-        message = f"{service}: {path} answered {response.status_code}: {response.text[:200]}"
+        message = f"{service}: {path} answered {response.status_code}: {_refusal(service, response).reason}"
         raise OutcomeUnknownError(message, saga_id=ctx.saga_id, step=ctx.step_name) from error
 
 

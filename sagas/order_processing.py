@@ -1,28 +1,23 @@
-"""An order: stock is reserved, money is held and taken, the goods leave the shelf, the customer gets a mail.
+"""An order: stock and a carrier are reserved, money is held and taken, the goods leave, the customer gets a mail.
 
-Taking the money is the pivot. Whatever fails before it gives back the stock and the hold; after it nothing is undone,
-and what is left to do is repeated until it is done.
+Taking the money is the pivot. Whatever fails before it gives back the stock, the hold and the carrier; after it nothing
+is undone, and what is left to do is repeated until it is done.
 """
 
 from dataclasses import dataclass
 from functools import partial
 
-from saga import OutcomeUnknownError, RetryPolicy, Saga, SagaContext
-from sagas.actions import inventory, notification, payment
+from saga import Saga, SagaContext
+from sagas.actions import inventory, notification, payment, shipping
 from sagas.actions.inventory import StockCommitted
 from sagas.actions.notification import SentMessage
 from sagas.actions.payment import Authorisation, Capture
+from sagas.actions.shipping import Address, Shipment
 from sagas.compensations.inventory import release
 from sagas.compensations.payment import void
-from sagas.errors import OrderInvalidError, ServiceUnreachableError
-
-NO_ANSWER = (ServiceUnreachableError, OutcomeUnknownError, TimeoutError)
-
-ASK_AGAIN = RetryPolicy(max_attempts=4, initial_interval=0.2, max_interval=2.0, retry_on=NO_ANSWER)
-"""Before the pivot: a service that gives no answer is asked again, under the same key; a refusal is final."""
-
-UNTIL_DONE = RetryPolicy(max_attempts=None, initial_interval=0.2, max_interval=60.0, retry_on=NO_ANSWER)
-"""After the pivot: asked until there is an answer. A refusal parks the saga, since a person must decide."""
+from sagas.compensations.shipping import cancel
+from sagas.errors import OrderInvalidError
+from sagas.policies import ASK_AGAIN, STEP_SECONDS, UNTIL_DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +32,27 @@ class OrderLine:
 class OrderProcessingSaga(Saga):
     """One order, from its validation to the mail that confirms it.
 
-    It needs the resources ``inventory``, ``payment`` and ``notification``: clients made by ``sagas.http.client``.
+    It needs the resources ``inventory``, ``payment``, ``shipping`` and ``notification``: clients made by
+    ``sagas.http.client``.
     """
 
     def __init__(
-        self, order_id: str, *, email: str, lines: list[OrderLine], amount: int, card: str, currency: str = "EUR"
+        self,
+        order_id: str,
+        *,
+        email: str,
+        address: Address,
+        lines: list[OrderLine],
+        amount: int,
+        card: str,
+        currency: str = "EUR",
     ) -> None:
         """Describe the order.
 
         Args:
             order_id: The shop's own number of the order.
             email: Where the confirmation goes.
+            address: Where the goods go.
             lines: What is ordered, each article once.
             amount: What the customer agreed to pay, in the currency's smallest unit.
             card: The payment service's token of the card.
@@ -55,6 +60,7 @@ class OrderProcessingSaga(Saga):
         """
         self.order_id = order_id
         self.email = email
+        self.address = address
         self.lines = lines
         self.amount = amount
         self.card = card
@@ -64,12 +70,14 @@ class OrderProcessingSaga(Saga):
         """Chain the steps."""
         await self.add_step("validate", self._validate)
         for line in self.lines:
-            reserve = partial(inventory.reserve, order_id=self.order_id, sku=line.sku, quantity=line.quantity)
-            await self.add_step(f"reserve_{line.sku}", reserve, release, timeout=10.0, retry=ASK_AGAIN)
-        await self.add_step("authorise", self._authorise, void, timeout=10.0, retry=ASK_AGAIN)
-        await self.add_step("capture", self._capture, timeout=10.0, retry=ASK_AGAIN, pivot=True)
-        await self.add_step("commit_stock", self._commit_stock, timeout=10.0, retry=UNTIL_DONE)
-        await self.add_step("notify", self._notify, timeout=20.0, retry=UNTIL_DONE)
+            reserve = partial(inventory.reserve, reference=self.order_id, sku=line.sku, quantity=line.quantity)
+            await self.add_step(f"reserve_{line.sku}", reserve, release, timeout=STEP_SECONDS, retry=ASK_AGAIN)
+        await self.add_step("authorise", self._authorise, void, timeout=STEP_SECONDS, retry=ASK_AGAIN)
+        await self.add_step("book_shipment", self._book_shipment, cancel, timeout=STEP_SECONDS, retry=ASK_AGAIN)
+        await self.add_step("capture", self._capture, timeout=STEP_SECONDS, retry=ASK_AGAIN, pivot=True)
+        await self.add_step("commit_stock", self._commit_stock, timeout=STEP_SECONDS, retry=UNTIL_DONE)
+        await self.add_step("dispatch", self._dispatch, timeout=STEP_SECONDS, retry=UNTIL_DONE)
+        await self.add_step("notify", self._notify, timeout=2 * STEP_SECONDS, retry=UNTIL_DONE)
 
     async def _validate(self, _ctx: SagaContext) -> None:
         total = sum(line.quantity * line.unit_price for line in self.lines)
@@ -79,8 +87,11 @@ class OrderProcessingSaga(Saga):
 
     async def _authorise(self, ctx: SagaContext) -> Authorisation:
         return await payment.authorise(
-            ctx, order_id=self.order_id, card=self.card, amount=self.amount, currency=self.currency
+            ctx, reference=self.order_id, card=self.card, amount=self.amount, currency=self.currency
         )
+
+    async def _book_shipment(self, ctx: SagaContext) -> Shipment:
+        return await shipping.book(ctx, reference=self.order_id, address=self.address)
 
     async def _capture(self, ctx: SagaContext) -> Capture:
         held: Authorisation = ctx.result_of("authorise")
@@ -90,8 +101,12 @@ class OrderProcessingSaga(Saga):
         reserved = [ctx.result_of(f"reserve_{line.sku}").reservation_id for line in self.lines]
         return await inventory.commit(ctx, reservation_ids=reserved)
 
+    async def _dispatch(self, ctx: SagaContext) -> Shipment:
+        booked: Shipment = ctx.result_of("book_shipment")
+        return await shipping.dispatch(ctx, booking_id=booked.booking_id)
+
     async def _notify(self, ctx: SagaContext) -> SentMessage:
         paid: Capture = ctx.result_of("capture")
         text = f"We have charged {paid.amount / 100:.2f} {paid.currency}, and your goods are on their way."
         subject = f"Your order {self.order_id}"
-        return await notification.send(ctx, order_id=self.order_id, to=self.email, subject=subject, text=text)
+        return await notification.send(ctx, reference=self.order_id, to=self.email, subject=subject, text=text)

@@ -1,4 +1,4 @@
-"""Reserve stock for an order, and let it leave the shelf."""
+"""Reserve stock, and let it leave the shelf."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from sagas.http import call
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Goods that are held for an order."""
+    """Goods that are held."""
 
     reservation_id: str
     sku: str
@@ -22,14 +22,20 @@ class StockCommitted:
     reservation_ids: list[str]
 
 
-async def reserve(ctx: SagaContext, *, order_id: str, sku: str, quantity: int) -> Reservation:
+async def reserve(ctx: SagaContext, *, reference: str, sku: str, quantity: int) -> Reservation:
     """Hold a quantity of one article.
+
+    Args:
+        ctx: The attempt.
+        reference: What it is for, such as the number of an order.
+        sku: The article.
+        quantity: How many; at least 1.
 
     Raises:
         OutOfStockError: Fewer articles are free.
         RefusedError: There is no such article, or the quantity is below 1.
     """
-    body = {"order_id": order_id, "sku": sku, "quantity": quantity}
+    body = {"reference": reference, "sku": sku, "quantity": quantity}
     return await call(ctx, "inventory", "/reservations", body, Reservation)
 
 

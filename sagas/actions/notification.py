@@ -13,11 +13,18 @@ class SentMessage:
     message_id: str
 
 
-async def send(ctx: SagaContext, *, order_id: str, to: str, subject: str, text: str) -> SentMessage:
-    """Send a mail about an order.
+async def send(ctx: SagaContext, *, reference: str, to: str, subject: str, text: str) -> SentMessage:
+    """Send a mail.
+
+    Args:
+        ctx: The attempt.
+        reference: What it is about, such as the number of an order.
+        to: The address.
+        subject: Its subject.
+        text: Its text.
 
     Raises:
         RefusedError: The address cannot receive mail.
     """
-    body = {"order_id": order_id, "to": to, "subject": subject, "text": text}
+    body = {"reference": reference, "to": to, "subject": subject, "text": text}
     return await call(ctx, "notification", "/messages", body, SentMessage)

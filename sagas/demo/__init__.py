@@ -1,1 +1,1 @@
-"""The demo: orders on real services, among them one whose worker process is killed in the middle."""
+"""The demo: each domain on real services, with faults and killed processes, and an audit of what is left."""

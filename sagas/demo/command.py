@@ -3,42 +3,173 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from rich.text import Text
 
+from saga import SagaError, definition_of
+from sagas.demo.domain import Run, Scene
+from sagas.demo.domains import DOMAINS
+from sagas.demo.load import Load, LoadStalledError, run_load, unfinished
+from sagas.demo.plan import Crash, StepFault
+from sagas.demo.processes import ServiceStartError
+from sagas.demo.stage import staged
 from sagas.demo.story import tell
 from sagas.demo.watch import stdout_console
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sagas.demo.domain import Domain
+
 app = typer.Typer()
 
+USAGE = 2
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+
+STORY_DELAY_SECONDS = 0.03
+LOAD_DELAY_SECONDS = 0.005
+"""How long a call of a service takes on average."""
+
+SAGAS_PER_KILL = 50
+SEEDS = 1_000_000
 
 
 @app.command()
 def demo(
+    name: Annotated[str, typer.Argument(help="order, payment, trade or travel.")] = "order",
     *,
-    charge_twice: Annotated[
-        bool, typer.Option("--charge-twice", help="Charge an order twice by hand, to see that the audit notices.")
-    ] = False,
+    fail: Annotated[list[str] | None, typer.Option(metavar="STEP", help="Have this step refused.")] = None,
+    crash: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Kill the worker once this step has taken place.")
+    ] = None,
+    lose_reply: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Lose the answer of this step's first call.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the sagas are stored, such as postgresql://…")
+    ] = None,
+    load: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Run so many sagas at random, with random faults and kills.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Repeat the load that was printed with it.")] = None,
+    tamper: Annotated[bool, typer.Option("--tamper", help="Run a case twice, to see that the audit notices.")] = False,
+    list_them: Annotated[bool, typer.Option("--list", help="Say what each demo shows, and end.")] = False,
 ) -> None:
-    """Run three orders on real services: one completes, one is undone, one survives the death of its process.
+    """Run one of the four domains on real services, and audit their ledgers: what goes wrong must add up, too.
 
-    Exit status: 0 if money and stock add up in the end, 1 if they don't.
+    Without options it tells a story of a few sagas. With --fail, --crash or --lose-reply it runs one saga that this
+    happens to. What is stored with --storage stays there.
+
+    Exit status: 0 if everything ended as it should and the books add up, 1 if not, 2 if it was asked wrongly.
     """
+    console = stdout_console()
+    if list_them:
+        asyncio.run(_list(console))
+        return
+    if name not in DOMAINS:
+        _refuse(f"there is no demo {name!r}; there are {', '.join(DOMAINS)} (saga demo --list)")
+    domain = DOMAINS[name]
+    if load and (fail or crash or lose_reply or tamper):
+        _refuse("--load breaks things at random; leave the other options out")
+    if seed is not None and not load:
+        _refuse("--seed is for --load")
+    if storage is not None and storage.startswith("memory:"):
+        _refuse("the demo's sagas are run by several processes: memory is of no use to them")
+    prefix = domain.name if storage is None else f"{domain.name}-{secrets.token_hex(3)}"
     try:
-        good = asyncio.run(_tell_until_terminated(charge_twice=charge_twice))
+        if load:
+            seed = secrets.randbelow(SEEDS) if seed is None else seed
+            asked = Load(load, load // SAGAS_PER_KILL + 1, prefix, seed)
+            good = asyncio.run(_run_load(console, domain, storage, asked))
+        else:
+            broken = Broken(tuple(fail or ()), tuple(crash or ()), tuple(lose_reply or ()))
+            good = asyncio.run(_tell(console, domain, storage, broken, prefix, tamper=tamper))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except asyncio.CancelledError:
         raise typer.Exit(TERMINATED) from None
+    except (SagaError, ServiceStartError, LoadStalledError) as error:
+        typer.echo(f"saga demo: {error}", err=True)
+        raise typer.Exit(1) from None
     raise typer.Exit(0 if good else 1)
 
 
-async def _tell_until_terminated(*, charge_twice: bool) -> bool:
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The steps that were asked to go wrong."""
+
+    fail: tuple[str, ...]
+    crash: tuple[str, ...]
+    lose_reply: tuple[str, ...]
+
+    async def scene(self, domain: Domain, number: str) -> Scene:
+        """Return the one scene in which they do, or leave with a usage error."""
+        case = domain.plain(number)
+        definition = await definition_of(case.saga())
+        for step in (*self.fail, *self.crash, *self.lose_reply):
+            if step not in definition.steps:
+                _refuse(f"{domain.name} has no step {step!r}; it has {', '.join(definition.steps)}")
+        for step in (*self.fail, *self.lose_reply):
+            if step in domain.local:
+                _refuse(f"{step} calls no service, so there is no answer to break; --crash {step} works")
+        if len(self.crash) > 1:
+            _refuse("a worker dies once: give --crash a single step")
+        faults = [StepFault(step=step, fault="decline") for step in self.fail]
+        faults += [StepFault(step=step, fault="reply-lost") for step in self.lose_reply]
+        told = [f"{step} is refused" for step in self.fail] + [
+            f"an answer to {step} is lost" for step in self.lose_reply
+        ]
+        told += [f"the worker is killed once {step} has taken place" for step in self.crash]
+        completes = set(self.fail) <= definition.graph.after_pivot
+        crash = Crash(step=self.crash[0]) if self.crash else None
+        return Scene(f"As asked: {', '.join(told)}.", (Run(case, completes, tuple(faults), crash),))
+
+
+async def _tell(
+    console: Console, domain: Domain, storage: str | None, broken: Broken, prefix: str, *, tamper: bool
+) -> bool:
+    _end_on_sigterm()
+    scenes = domain.scenes(prefix)
+    if broken.fail or broken.crash or broken.lose_reply:
+        scenes = [await broken.scene(domain, f"{prefix}-1")]
+    await _refuse_if_in_use(domain, storage)
+    async with staged(domain, storage, STORY_DELAY_SECONDS) as stage:
+        return await tell(console, stage, scenes, tamper=tamper)
+
+
+async def _run_load(console: Console, domain: Domain, storage: str | None, load: Load) -> bool:
+    _end_on_sigterm()
+    await _refuse_if_in_use(domain, storage)
+    async with staged(domain, storage, LOAD_DELAY_SECONDS) as stage:
+        return await run_load(console, stage, load)
+
+
+async def _refuse_if_in_use(domain: Domain, storage: str | None) -> None:
+    """Leave if the storage has sagas that the demo's workers would take for their own."""
+    if storage is not None and (number := await unfinished(domain, storage)):
+        what = f"unfinished sagas of {domain.saga.saga_name} ({number})"
+        _refuse(f"that storage has {what}, which the demo's workers would carry on: use an empty one")
+
+
+def _end_on_sigterm() -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  (a coroutine always runs in one)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await tell(stdout_console(), charge_twice=charge_twice)
+
+
+async def _list(console: Console) -> None:
+    for domain in DOMAINS.values():
+        console.print(Text.assemble((f"{domain.name:<9}", "bold"), domain.shows))
+        steps = (await definition_of(domain.plain(f"{domain.name}-1").saga())).steps
+        console.print(f"{'':<9}{' '.join(steps)}")
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"saga demo: {message}", err=True)
+    raise typer.Exit(USAGE)

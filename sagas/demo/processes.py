@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 START_SECONDS = 15.0
@@ -21,21 +21,25 @@ class ServiceStartError(Exception):
 
 
 @contextmanager
-def running_services(directory: Path, smtp: str) -> Iterator[dict[str, str]]:
-    """Run inventory, payment and notification; give their addresses by name.
+def running_services(
+    directory: Path, smtp: str, services: Mapping[str, str], delay: float = 0.0
+) -> Iterator[dict[str, str]]:
+    """Run services; give their addresses by name.
 
     Args:
         directory: Where each keeps its SQLite file and its log.
         smtp: ``HOST:PORT`` of the mail server.
+        services: The module of ``sagas.services`` that each one runs, by name.
+        delay: How long a call takes on average, in seconds.
 
     Raises:
         ServiceStartError: If one of them does not start.
     """
-    options = {"inventory": [], "payment": [], "notification": ["--smtp", smtp]}
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        for name, more in options.items():
-            processes[name] = _start(name, directory, more)
+        for name, module in services.items():
+            more = ["--delay", str(delay), *(["--smtp", smtp] if module == "notification" else [])]
+            processes[name] = _start(name, module, directory, more)
         yield {name: _address(name, process, directory) for name, process in processes.items()}
     finally:
         stop(processes.values())
@@ -56,8 +60,8 @@ def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
             process.stdout.close()
 
 
-def _start(name: str, directory: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", f"sagas.services.{name}", "--db", str(directory / f"{name}.db"), *more]
+def _start(name: str, module: str, directory: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"sagas.services.{module}", "--db", str(directory / f"{name}.db"), *more]
     with (directory / f"{name}.log").open("ab") as log:
         # A session of its own keeps Ctrl-C from the terminal away: the parent ends it in good order.
         return subprocess.Popen(  # noqa: S603  (this interpreter, on a module of this package)

@@ -1,155 +1,95 @@
-"""What the demo tells: three orders on real services, then the books."""
+"""What the demo tells of a domain: a few sagas on real services, some of them broken on purpose, and then the books."""
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import sys
-import tempfile
-from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from msgspec import structs
 from rich.text import Text
 
-from sagas.demo.audit import Books, audit
-from sagas.demo.mailbox import Mailbox
-from sagas.demo.orders import COMPLETES, CURRENCY, DECLINED, KILLED, STOCK
-from sagas.demo.processes import running_services
-from sagas.http import client
+from saga import SagaStatus
+from sagas.demo.report import heading, report
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    import httpx
     from rich.console import Console
 
-    from sagas.demo.orders import Order
+    from saga import SagaRecord
+    from sagas.demo.domain import Run, Scene
+    from sagas.demo.stage import Stage
 
-ORDERS = (COMPLETES, DECLINED, KILLED)
-EXIT_STATUSES = (0, 1, -signal.SIGKILL, 0)
+KILLED = -signal.SIGKILL
 
 
-async def tell(console: Console, *, charge_twice: bool) -> bool:
-    """Run the demo; say whether every saga ended as it should and the books add up.
+async def tell(console: Console, stage: Stage, scenes: Sequence[Scene], *, tamper: bool = False) -> bool:
+    """Play the scenes; say whether the sagas ended as they should and the books add up.
 
     Args:
         console: Where it is told.
-        charge_twice: Charge the first order a second time behind the saga's back.
+        stage: What the sagas run on.
+        scenes: What is played.
+        tamper: Run the first case a second time, to see that the audit notices.
     """
-    async with AsyncExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="saga-demo-")))
-        mailbox = await stack.enter_async_context(Mailbox())
-        addresses = stack.enter_context(running_services(directory, mailbox.address))
-        clients = {name: await stack.enter_async_context(client(url)) for name, url in addresses.items()}
-        _heading(console, "Services, each a process with its own SQLite file", "")
-        for name, url in addresses.items():
-            console.print(f"  {name:<14} {url}")
-        console.print(f"  {'mail':<14} smtp://{mailbox.address}")
-        for sku, quantity in STOCK.items():
-            await _post(clients["inventory"], "/receipts", f"receipt:{sku}", sku=sku, quantity=quantity)
-
-        ended_well = await _run_orders(console, Workers(directory / "sagas.db", addresses))
-        if charge_twice:
-            await _charge_again(console, clients["payment"], COMPLETES)
-        books = await read_books(clients, mailbox)
-        return _report(console, books) and ended_well
+    heading(console, "Services, each a process with its own SQLite file", "")
+    for name, url in stage.addresses.items():
+        console.print(f"  {name:<14} {url}")
+    runs = [run for scene in scenes for run in scene.runs]
+    await stage.supply(len(runs))
+    ended_well = True
+    for scene in scenes:
+        ended_well = await _play(console, stage, scene) and ended_well
+    if tamper:
+        await _tamper(console, stage, runs[0])
+    endings = {number: record.status for number, record in (await stage.records()).items()}
+    return report(console, stage.domain, [run.case for run in runs], endings, await stage.books()) and ended_well
 
 
-async def _run_orders(console: Console, workers: Workers) -> bool:
-    _heading(console, COMPLETES.number, f"{COMPLETES.summary}. All goes well.")
-    first = await workers.run("--order", COMPLETES.to_json())
+async def _play(console: Console, stage: Stage, scene: Scene) -> bool:
+    for run in scene.runs[:-1]:
+        heading(console, run.case.number, run.case.summary)
+    heading(console, scene.runs[-1].case.number, f"{scene.runs[-1].case.summary}. {scene.text}")
+    jobs = tuple(run.job for run in scene.runs)
+    status = await stage.run(stage.plan(jobs=jobs, told=True))
+    crash = next((run.crash for run in scene.runs if run.crash is not None), None)
+    if crash is not None and status == KILLED:
+        text = f"  ☠ the worker is dead by SIGKILL: {crash.step} has taken place, and it recorded nothing of it"
+        console.print(Text(text, style="red"))
+        console.print("  A new worker opens the same storage and carries on as soon as the dead one's claim runs out.")
+        left = tuple(structs.replace(job, how="carry_on", crash=None) for job in jobs)
+        status = await stage.run(stage.plan(jobs=left, told=True))
+    records = await stage.records()
+    waiting = [run.job for run in scene.runs if _waits(records.get(run.case.number))]
+    if waiting:
+        console.print("  It waits for a person. A person looks at it, and says: retry.")
+        again = tuple(structs.replace(job, how="retry", faults=(), crash=None) for job in waiting)
+        status = await stage.run(stage.plan(jobs=again, told=True))
+        records = await stage.records()
+    return status == 0 and _as_expected(console, scene, records)
 
-    _heading(console, DECLINED.number, f"{DECLINED.summary}. The card is declined.")
-    second = await workers.run("--order", DECLINED.to_json())
 
-    _heading(console, KILLED.number, f"{KILLED.summary}. Its process is killed once the money is taken.")
-    third = await workers.run("--order", KILLED.to_json(), "--die-at", "/captures")
-    console.print(
-        Text("  ☠ the worker is dead by SIGKILL: the money is taken, and it recorded nothing of it", style="red")
-    )
-    console.print("  A new worker opens the same SQLite file and carries on as soon as the dead one's claim runs out.")
-    fourth = await workers.run("--carry-on", KILLED.number)
-    if (first, second, third, fourth) != EXIT_STATUSES:
-        text = f"  ✗ the workers' exit statuses are {first}, {second}, {third}, {fourth}; expected {EXIT_STATUSES}"
-        console.print(Text(text, style="bold red"))
+def _waits(record: SagaRecord | None) -> bool:
+    if record is None:
         return False
-    return True
+    return record.status is SagaStatus.FAILED or (record.attention is not None and record.attention.blocking)
 
 
-class Workers:
-    """Starts worker processes, one after the other, on the same storage and services."""
-
-    def __init__(self, storage: Path, addresses: Mapping[str, str]) -> None:
-        self._options = ["--storage", str(storage)]
-        for name, url in addresses.items():
-            self._options += ["--service", f"{name}={url}"]
-
-    async def run(self, *arguments: str) -> int:
-        """Run one worker on this process's standard output and return its exit status; end it if this is cancelled."""
-        command = ["-m", "sagas.demo.worker", *self._options, *arguments]
-        # A session of its own keeps Ctrl-C from the terminal away: this process ends it in good order.
-        worker = await asyncio.create_subprocess_exec(sys.executable, *command, start_new_session=True)
-        try:
-            return await worker.wait()
-        finally:
-            if worker.returncode is None:
-                worker.kill()
-                await worker.wait()
-
-
-async def _post(http: httpx.AsyncClient, path: str, key: str, **body: object) -> dict[str, Any]:
-    response = await http.post(path, json=body, headers={"Idempotency-Key": key})
-    answer: dict[str, Any] = response.raise_for_status().json()
-    return answer
-
-
-async def _charge_again(console: Console, payment: httpx.AsyncClient, order: Order) -> None:
-    _heading(console, "As asked", f"{order.number} is charged a second time, behind its saga's back.")
-    body = {"order_id": order.number, "card": order.card, "amount": order.amount, "currency": CURRENCY}
-    held = await _post(payment, "/authorisations", "again:authorise", **body)
-    await _post(payment, "/captures", "again:capture", authorisation_id=held["authorisation_id"])
-
-
-async def read_books(clients: Mapping[str, httpx.AsyncClient], mailbox: Mailbox) -> Books:
-    """Read back what the services and the mail server have.
-
-    Args:
-        clients: The services' clients by name.
-        mailbox: The mail server.
-    """
-
-    async def get(name: str, path: str) -> Any:
-        return (await clients[name].get(path)).raise_for_status().json()
-
-    audits = {name: await get(name, "/audit") for name in clients}
-    return Books(
-        ledgers={name: await get(name, "/ledger") for name in clients},
-        problems=[f"{name}: {problem}" for name, found in audits.items() for problem in found["problems"]],
-        repeats={name: found["repeats"] for name, found in audits.items()},
-        stock=await get("inventory", "/stock"),
-        mailed=[str(mail["To"]) for mail in mailbox.mails],
-    )
-
-
-def _report(console: Console, books: Books) -> bool:
-    _heading(console, "The services' ledgers", "read back and added up")
-    findings = audit(ORDERS, books)
-    for finding in findings:
-        console.print(Text.assemble("  ", ("✓", "green") if finding.good else ("✗", "red"), f" {finding.text}"))
-    for name, times in books.repeats.items():
-        if times:
-            console.print(f"  · {name}: calls repeated under their key and answered with the first answer: {times}")
-    good = all(finding.good for finding in findings)
-    if good:
-        console.print(
-            Text("\nMoney and stock add up: nothing charged twice, nothing left reserved.", style="bold green")
-        )
-    else:
-        console.print(Text("\nThe books do NOT add up.", style="bold red"))
+def _as_expected(console: Console, scene: Scene, records: Mapping[str, SagaRecord]) -> bool:
+    good = True
+    for run in scene.runs:
+        record = records.get(run.case.number)
+        ending = None if record is None else record.status
+        expected = SagaStatus.COMPLETED if run.completes else SagaStatus.ROLLED_BACK
+        if ending is not expected:
+            text = f"  ✗ {run.case.number} is {ending or 'not stored'}, it should be {expected}"
+            console.print(Text(text, style="bold red"))
+            good = False
     return good
 
 
-def _heading(console: Console, title: str, text: str) -> None:
-    console.print()
-    console.print(Text.assemble((title, "bold"), f"  {text}".rstrip()))
+async def _tamper(console: Console, stage: Stage, run: Run) -> None:
+    """Run the case again under another saga's id: the keys differ, so the services do everything a second time."""
+    heading(console, "As asked", f"{run.case.number} is run a second time, under keys of its own.")
+    again = structs.replace(run.job, saga_id=f"{run.case.number}-again", faults=(), crash=None)
+    await stage.run(stage.plan(jobs=(again,), told=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from saga import LeaveReason, Observer, Phase, SagaInfo
-
-STEP_WIDTH = 14
+from saga import Observer, Phase, SagaInfo
 
 ENDINGS = {
     "TurnedBack": ("  turns back: what was done is undone", "yellow"),
@@ -31,55 +28,58 @@ def stdout_console() -> Console:
 
 
 class Watch(Observer):
-    """Prints what happens to the sagas that this process drives.
+    """Prints what happens to the sagas that this process drives."""
 
-    Attributes:
-        rested: Set when this process has brought a saga to a resting point.
-    """
+    def __init__(self, console: Console, width: int, *, named: bool) -> None:
+        """Watch.
 
-    def __init__(self, console: Console) -> None:
-        self.rested = asyncio.Event()
+        Args:
+            console: Where it is printed.
+            width: How much room a step's name gets.
+            named: Whether each line says of which saga it is.
+        """
         self._console = console
-        self._began: dict[tuple[str, Phase], float] = {}
+        self._width = width
+        self._named = named
+        self._began: dict[tuple[str, str, Phase], float] = {}
 
     def on_event(self, saga: SagaInfo, event: Any) -> None:
         """Print the fact, if it is worth a line."""
         match type(event).__name__:
             case "AttentionSet":
-                self._line("!", "red", saga.saga_id, event.message)
+                self._line(saga, "!", "red", event.code, event.message)
             case name if name in ENDINGS:
                 text, style = ENDINGS[name]
-                self._console.print(Text(text, style=style))
+                self._console.print(Text(f"  {saga.saga_id}  {text.strip()}" if self._named else text, style=style))
             case name:
-                self._step_line(name, event)
+                self._step_line(saga, name, event)
 
-    def _step_line(self, name: str, event: Any) -> None:
+    def _step_line(self, saga: SagaInfo, name: str, event: Any) -> None:
         match name:
             case "AttemptStarted":
-                self._began[event.step, event.phase] = time.monotonic()
+                self._began[saga.saga_id, event.step, event.phase] = time.monotonic()
                 if event.attempt > 1:
-                    self._line("·", "cyan", event.step, f"attempt {event.attempt}, under the same key")
+                    self._line(saga, "·", "cyan", event.step, f"attempt {event.attempt}, under the same key")
             case "AttemptSucceeded" if event.phase is Phase.ACTION:
-                self._line("✓", "green", event.step, self._took(event))
+                self._line(saga, "✓", "green", event.step, self._took(saga, event))
             case "AttemptSucceeded":
-                self._line("↩", "yellow", event.step, f"undone in {self._took(event)}")
+                self._line(saga, "↩", "yellow", event.step, f"undone in {self._took(saga, event)}")
             case "AttemptFailed" if event.retry_in is None:
-                self._line("✗", "red", event.step, event.error.message)
+                self._line(saga, "✗", "red", event.step, event.error.message)
             case "AttemptFailed":
-                self._line("·", "yellow", event.step, f"{event.error.message}; again in {event.retry_in:.1f} s")
+                again = f"{event.error.message}; again in {event.retry_in:.1f} s"
+                self._line(saga, "·", "yellow", event.step, again)
             case "AttemptUnknown":
-                self._line("?", "yellow", event.step, f"outcome unknown: {event.error.message}")
+                again = f"; again in {event.retry_in:.1f} s" if event.retry_in else ""
+                self._line(saga, "?", "yellow", event.step, f"outcome unknown: {event.error.message}{again}")
             case _:
                 pass  # The other facts say nothing that an onlooker needs.
 
-    def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:  # noqa: ARG002  (the base's signature)
-        """Take note that the saga rests."""
-        if reason is LeaveReason.REST:
-            self.rested.set()
-
-    def _took(self, event: Any) -> str:
-        began = self._began.pop((event.step, event.phase), None)
+    def _took(self, saga: SagaInfo, event: Any) -> str:
+        began = self._began.pop((saga.saga_id, event.step, event.phase), None)
         return "" if began is None else f"{time.monotonic() - began:.2f} s"
 
-    def _line(self, symbol: str, style: str, subject: str, text: str) -> None:
-        self._console.print(Text.assemble("  ", (symbol, style), f" {subject:<{STEP_WIDTH}} {text}".rstrip()))
+    def _line(self, saga: SagaInfo, symbol: str, style: str, subject: str, text: str) -> None:
+        name = f"{saga.saga_id}  " if self._named else ""
+        line = Text.assemble(f"  {name}", (symbol, style), f" {subject:<{self._width}} {text}".rstrip())
+        self._console.print(line)

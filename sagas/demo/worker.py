@@ -1,88 +1,98 @@
-"""A worker process: runs one order's saga on a SQLite file, or carries on the one that another worker left.
+"""A worker process: runs sagas of one domain on a storage, and carries on those that others left.
 
-``python -m sagas.demo.worker --storage FILE --service NAME=URL … (--order JSON | --carry-on NUMBER)``. With
-``--die-at PATH`` it sends itself SIGKILL when a service's good answer to that path arrives: the effect has happened,
-and nothing of it is recorded. Exit status: 0 the saga completed, 1 it was undone or rests unfinished.
+``python -m sagas.demo.worker FILE``: the file holds a ``sagas.demo.plan.Plan`` as JSON. Exit status: 0 all that it was
+told to run or to carry on rest, 1 it gave up.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
-import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saga import SagaOrchestrator, SagaStatus, SQLiteSagaStorage
-from sagas.demo.orders import Order
+import msgspec
+
+from saga import Observer, SagaOrchestrator, SagaStatus, definition_of, open_storage
+from sagas.demo.breakage import BrokenCalls, Killer
+from sagas.demo.domains import DOMAINS
+from sagas.demo.plan import Plan
 from sagas.demo.watch import Watch, stdout_console
 from sagas.http import client
-from sagas.order_processing import OrderProcessingSaga
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
-    import httpx
+    from sagas.demo.plan import Job
 
-LEASE_SECONDS = 2.0
 SWEEP_SECONDS = 0.5
-WORK_SECONDS = 20.0
+LOOK_SECONDS = 0.1
+AT_REST = (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK, SagaStatus.FAILED)
 
 
-async def work(options: argparse.Namespace) -> bool:
-    """Drive the saga to its resting point; say whether it completed."""
-    async with asyncio.timeout(WORK_SECONDS), AsyncExitStack() as stack:
+async def work(plan: Plan) -> None:
+    """Do what the plan says."""
+    domain = DOMAINS[plan.domain]
+    calls, killer = BrokenCalls(), Killer()
+    observers: list[Observer] = [killer]
+    if plan.told:
+        steps = (await definition_of(domain.plain("any").saga())).steps
+        observers.insert(0, Watch(stdout_console(), max(map(len, steps)), named=len(plan.jobs) > 1))
+    async with AsyncExitStack() as stack:
         resources = {}
-        for service in options.service:
-            name, _, url = service.partition("=")
-            resources[name] = await stack.enter_async_context(client(url))
-            if options.die_at:
-                resources[name].event_hooks["response"].append(_killer(options.die_at))
-        watch = Watch(stdout_console())
-        storage = await stack.enter_async_context(SQLiteSagaStorage(options.storage))
+        for name, url in plan.services.items():
+            resources[name] = await stack.enter_async_context(client(url, plan.answer_seconds))
+            resources[name].event_hooks["request"].append(calls.break_it)
+        storage = await stack.enter_async_context(open_storage(plan.storage))
         orchestrator = await stack.enter_async_context(
             SagaOrchestrator(
                 storage,
-                sagas=[OrderProcessingSaga],
+                sagas=[domain.saga],
                 resources=resources,
-                observers=[watch],
-                lease_ttl=LEASE_SECONDS,
+                observers=observers,
+                lease_ttl=plan.lease_seconds,
                 sweep_interval=SWEEP_SECONDS,
             )
         )
-        if options.order is not None:
-            order = Order.from_json(options.order)
-            return (await orchestrator.execute(order.saga(), saga_id=order.number)).success
-        # The sweep finds the abandoned saga by itself; this process only waits.
-        await watch.rested.wait()
-        return (await orchestrator.get(options.carry_on)).status is SagaStatus.COMPLETED
+        places = asyncio.Semaphore(plan.at_once)
+
+        async def run(job: Job) -> None:
+            case = msgspec.json.decode(job.case, type=domain.case)
+            saga_id = job.saga_id or case.number
+            for fault in job.faults:
+                calls.plan(saga_id, fault)
+            if job.crash is not None:
+                killer.plan(saga_id, job.crash)
+            async with places:
+                if job.how == "start":
+                    await orchestrator.execute(case.saga(), saga_id=saga_id)
+                    return
+                if job.how == "retry":
+                    await orchestrator.retry(saga_id, "somebody has looked at it")
+                await _rests(orchestrator, saga_id)
+
+        async with asyncio.TaskGroup() as group:
+            for job in plan.jobs:
+                group.create_task(run(job))
 
 
-def _killer(path: str) -> Callable[[httpx.Response], Awaitable[None]]:
-    async def kill_this_process(response: httpx.Response) -> None:
-        if response.is_success and response.request.url.path == path:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return kill_this_process
+async def _rests(orchestrator: SagaOrchestrator, saga_id: str) -> None:
+    """Wait until a saga rests; the sweep finds by itself what nobody drives."""
+    while True:
+        record = await orchestrator.get(saga_id)
+        if record.status in AT_REST or (record.attention is not None and record.attention.blocking):
+            return
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the worker and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m sagas.demo.worker", description="Runs one order's saga.")
-    parser.add_argument("--storage", type=Path, required=True, help="the SQLite file with the sagas")
-    parser.add_argument("--service", action="append", default=[], metavar="NAME=URL", help="where a service listens")
-    parser.add_argument("--die-at", metavar="PATH", help="send SIGKILL to itself when the answer to this path arrives")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--order", metavar="JSON", help="the order to process")
-    what.add_argument("--carry-on", metavar="NUMBER", help="the order that another worker left")
-    try:
-        return 0 if asyncio.run(work(parser.parse_args(arguments))) else 1
-    except TimeoutError:
-        sys.stderr.write(f"the worker gave up: the saga did not come to rest within {WORK_SECONDS:g} s\n")
-        return 1
+    if len(arguments) != 1:
+        sys.stderr.write("python -m sagas.demo.worker FILE: a plan as JSON\n")
+        return 2
+    asyncio.run(work(msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Plan)))
+    return 0
 
 
 if __name__ == "__main__":

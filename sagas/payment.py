@@ -1,0 +1,62 @@
+"""A card payment: held, confirmed by the card's holder, taken, and paid out.
+
+Unlike in an order, taking the money is no point of no return here: until it is paid out it can be refunded, in full or
+all but a fee. Paying it out is the pivot. If the gateway's answer to the capture is lost, the capture is asked for
+again under its key; if no answer comes at all, it is refunded under that key, whether it took place or not.
+"""
+
+from functools import partial
+
+from saga import Saga, SagaContext
+from sagas.actions import payment
+from sagas.actions.payment import Authorisation, Capture, Confirmation, Settlement
+from sagas.compensations.payment import refund, void
+from sagas.policies import ASK_AGAIN, STEP_SECONDS, WAIT_FOR_HOLDER
+
+
+class PaymentSaga(Saga):
+    """One payment by card, from the hold to the payout.
+
+    It needs the resource ``payment``: a client made by ``sagas.http.client``.
+    """
+
+    def __init__(self, payment_id: str, *, card: str, amount: int, currency: str = "EUR", fee: int = 0) -> None:
+        """Describe the payment.
+
+        Args:
+            payment_id: The merchant's own number of the payment.
+            card: The payment service's token of the card.
+            amount: What is paid, in the currency's smallest unit.
+            currency: The ISO 4217 code of the currency.
+            fee: What the merchant keeps of money that was taken and has to be given back; 0 refunds all of it.
+        """
+        self.payment_id = payment_id
+        self.card = card
+        self.amount = amount
+        self.currency = currency
+        self.fee = fee
+
+    async def build(self) -> None:
+        """Chain the steps."""
+        give_back = partial(refund, keep=self.fee)
+        await self.add_step("authorise", self._authorise, void, timeout=STEP_SECONDS, retry=ASK_AGAIN)
+        await self.add_step("confirm", self._confirm, timeout=STEP_SECONDS, retry=WAIT_FOR_HOLDER)
+        await self.add_step("capture", self._capture, give_back, timeout=STEP_SECONDS, retry=ASK_AGAIN)
+        await self.add_step("settle", self._settle, timeout=STEP_SECONDS, retry=ASK_AGAIN, pivot=True)
+
+    async def _authorise(self, ctx: SagaContext) -> Authorisation:
+        return await payment.authorise(
+            ctx, reference=self.payment_id, card=self.card, amount=self.amount, currency=self.currency
+        )
+
+    async def _confirm(self, ctx: SagaContext) -> Confirmation:
+        held: Authorisation = ctx.result_of("authorise")
+        return await payment.confirm(ctx, authorisation_id=held.authorisation_id)
+
+    async def _capture(self, ctx: SagaContext) -> Capture:
+        held: Authorisation = ctx.result_of("authorise")
+        return await payment.capture(ctx, authorisation_id=held.authorisation_id)
+
+    async def _settle(self, ctx: SagaContext) -> Settlement:
+        taken: Capture = ctx.result_of("capture")
+        return await payment.settle(ctx, capture_id=taken.capture_id)

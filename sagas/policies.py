@@ -1,0 +1,31 @@
+"""When steps that call a service are repeated: the same choices in every process of this package."""
+
+from saga import OutcomeUnknownError, RetryPolicy
+from sagas.errors import ChallengePendingError, PendingElsewhereError, ServiceUnreachableError
+
+STEP_SECONDS = 10.0
+"""The timeout of a step that makes one call; the client gives up earlier, so that it is it who says what is known."""
+
+NO_ANSWER = (ServiceUnreachableError, OutcomeUnknownError, TimeoutError)
+
+ASK_AGAIN = RetryPolicy(max_attempts=4, initial_interval=0.2, max_interval=2.0, retry_on=NO_ANSWER)
+"""Before the pivot: a service that gives no answer is asked again, under the same key; a refusal is final."""
+
+UNTIL_DONE = RetryPolicy(max_attempts=None, initial_interval=0.2, max_interval=60.0, retry_on=NO_ANSWER)
+"""After the pivot: asked until there is an answer. A refusal parks the saga, since a person must decide."""
+
+WAIT_FOR_HOLDER = RetryPolicy(
+    max_attempts=None,
+    initial_interval=0.5,
+    backoff=1.5,
+    max_interval=5.0,
+    max_elapsed=180.0,
+    jitter="none",
+    retry_on=(*NO_ANSWER, ChallengePendingError),
+)
+"""While the holder of a card is asked: three minutes, as long as banks leave a 3-D Secure challenge open."""
+
+WAIT_FOR_OTHERS = RetryPolicy(
+    max_attempts=8, initial_interval=0.2, max_interval=2.0, retry_on=(*NO_ANSWER, PendingElsewhereError)
+)
+"""What is only pending for others may become free again: worth asking for a few seconds, not worth waiting longer."""
