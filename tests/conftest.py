@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -35,18 +36,27 @@ def valkey_url() -> str:
     return servers.valkey_url()
 
 
+@pytest.fixture(scope="module")
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The URL of a database of its own, empty, and gone after the module's tests."""
+    name = f"test_{uuid4().hex[:12]}"
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
+    yield urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
+    asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
 @pytest.fixture
 def schema(postgres_url: str) -> Iterator[str]:
     """The name of a schema that is not there, and is gone after the test."""
     name = f"test_{uuid4().hex[:12]}"
     yield name
-    asyncio.run(_drop(postgres_url, name))
+    asyncio.run(_execute(postgres_url, f'DROP SCHEMA IF EXISTS "{name}" CASCADE'))
 
 
-async def _drop(url: str, schema: str) -> None:
+async def _execute(url: str, sql: str) -> None:
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        await connection.execute(sql)
     finally:
         await connection.close()
 

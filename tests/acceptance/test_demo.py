@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from saga import SagaStatus
 from sagas.demo.audit import Books, audit
-from sagas.demo.orders import Order
+from sagas.demo.domains import DOMAINS
+from sagas.demo.domains.order import DOMAIN, Order
 from sagas.order_processing import OrderLine
 
-ORDER = Order("order-1", [OrderLine("tea", 2, 1_250)], "tok_good", completes=True)
-ENDS_WITHIN_SECONDS = 30
+ORDER = Order("order-1", [OrderLine("tea", 2, 1_250)])
+ENDS_WITHIN_SECONDS = 60
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,39 +51,60 @@ def row(operation: str, **facts: object) -> dict[str, object]:
 
 def clean_books() -> Books:
     """What one completed order leaves."""
-    line = {"order_id": ORDER.number, "sku": "tea", "quantity": 2}
-    held = {"order_id": ORDER.number, "amount": 2_500}
+    line = {"reference": ORDER.number, "item": "tea", "quantity": 2}
+    held = {"reference": ORDER.number, "amount": 2_500}
+    parcel = {"reference": ORDER.number, "item": "AT", "quantity": 1}
     return Books(
         ledgers={
-            "inventory": [row("received", sku="tea", quantity=10), row("reserved", **line), row("committed", **line)],
+            "inventory": [row("received", item="tea", quantity=10), row("reserved", **line), row("committed", **line)],
             "payment": [row("authorised", **held), row("captured", **held)],
-            "notification": [row("sent", order_id=ORDER.number)],
+            "shipping": [
+                row("room_added", item="AT", quantity=9),
+                row("booked", **parcel),
+                row("dispatched", **parcel),
+            ],
+            "notification": [row("sent", reference=ORDER.number)],
+        },
+        pools={
+            "inventory": [{"item": "tea", "total": 8, "held": 0}],
+            "shipping": [{"item": "AT", "total": 8, "held": 0}],
         },
         problems=[],
         repeats={},
-        stock=[{"sku": "tea", "on_hand": 8, "reserved": 0}],
         mailed=[ORDER.email],
     )
 
 
+def complaints(books: Books, status: SagaStatus | None = SagaStatus.COMPLETED) -> list[str]:
+    """What the audit has to say against these books, if the order's saga ended so."""
+    endings = {} if status is None else {ORDER.number: status}
+    return [finding.text for finding in audit(DOMAIN.flows, [ORDER], endings, books) if not finding.good]
+
+
 def test_the_audit_finds_nothing_in_clean_books() -> None:
-    """One order, one capture, one mail, eight of ten left."""
-    assert [finding for finding in audit([ORDER], clean_books()) if not finding.good] == []
+    """One order, one capture, one parcel, one mail, eight of ten left."""
+    assert complaints(clean_books()) == []
 
 
-LINE = {"order_id": ORDER.number, "sku": "tea", "quantity": 2}
+LINE = {"reference": ORDER.number, "item": "tea", "quantity": 2}
 
 
 @pytest.mark.parametrize(
     ("service", "extra", "complaint"),
     [
-        ("payment", row("captured", order_id=ORDER.number, amount=2_500), "50.00 EUR charged in 2 captures"),
-        ("payment", row("authorised", order_id=ORDER.number, amount=100), "1.00 EUR still held"),
-        ("payment", row("refunded", order_id=ORDER.number, amount=2_500), "0.00 EUR charged in 1 capture"),
-        ("payment", row("captured", order_id="order-2", amount=1), "nobody ordered order-2"),
-        ("inventory", row("reserved", **LINE), "2 still reserved"),
-        ("inventory", row("committed", **LINE), "4 shipped"),
-        ("notification", row("sent", order_id=ORDER.number), "1 mail due, 2 sent, 1 received"),
+        ("payment", row("captured", reference=ORDER.number, amount=2_500), "25.00 EUR captured more often than due"),
+        ("payment", row("authorised", reference=ORDER.number, amount=100), "1.00 EUR still authorised"),
+        ("payment", row("refunded", reference=ORDER.number, amount=2_500), "25.00 EUR refunded that was due"),
+        ("payment", row("captured", reference="order-2", amount=1), "nobody asked for order-2"),
+        ("inventory", row("reserved", **LINE), "2 tea still reserved"),
+        ("inventory", row("committed", **LINE), "2 tea committed more often than due"),
+        ("inventory", row("reserved", item="tea", quantity=9), "promised twice: 1 too many at one time"),
+        (
+            "shipping",
+            row("dispatched", reference=ORDER.number, item="AT", quantity=1),
+            "1 parcel to AT dispatched more",
+        ),
+        ("notification", row("sent", reference=ORDER.number), "1 mail sent more often than due"),
     ],
 )
 def test_the_audit_names_what_does_not_add_up(service: str, extra: dict[str, object], complaint: str) -> None:
@@ -89,23 +112,39 @@ def test_the_audit_names_what_does_not_add_up(service: str, extra: dict[str, obj
     books = clean_books()
     books = dataclasses.replace(books, ledgers={**books.ledgers, service: [*books.ledgers[service], extra]})
 
-    complaints = [finding.text for finding in audit([ORDER], books) if not finding.good]
-    assert any(complaint in text for text in complaints), complaints
+    assert any(complaint in text for text in complaints(books)), complaints(books)
+
+
+@pytest.mark.parametrize("service", ["payment", "inventory", "shipping", "notification"])
+def test_the_audit_misses_what_is_not_there(service: str) -> None:
+    """A completed order without its capture, its goods, its parcel or its mail."""
+    books = clean_books()
+    books = dataclasses.replace(books, ledgers={**books.ledgers, service: books.ledgers[service][:-1]})
+
+    assert any("not, as is due" in text for text in complaints(books)), complaints(books)
+
+
+@pytest.mark.parametrize("status", [SagaStatus.ROLLED_BACK, SagaStatus.FAILED, SagaStatus.EXECUTING, None])
+def test_the_audit_holds_the_books_against_how_the_saga_ended(status: SagaStatus | None) -> None:
+    """What a completed order leaves is wrong for any other ending."""
+    assert any("2 tea committed" in text for text in complaints(clean_books(), status))
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
         ({"problems": ["payment: rotten"]}, "payment: rotten"),
-        ({"mailed": []}, "1 mail due, 1 sent, 0 received"),
-        ({"stock": [{"sku": "tea", "on_hand": 9, "reserved": 0}]}, "9 left"),
+        ({"mailed": []}, "0 mails received, 1 due"),
+        ({"mailed": [ORDER.email, ORDER.email]}, "2 mails received, 1 due"),
+        ({"pools": {**clean_books().pools, "inventory": [{"item": "tea", "total": 9, "held": 0}]}}, "9 left"),
+        ({"pools": {**clean_books().pools, "inventory": [{"item": "tea", "total": 8, "held": 1}]}}, "1 reserved"),
     ],
 )
 def test_the_audit_believes_no_one(change: dict[str, Any], complaint: str) -> None:
-    """A service's own complaint, a mail that never arrived, a shelf that is fuller than the ledger says."""
-    complaints = [f.text for f in audit([ORDER], dataclasses.replace(clean_books(), **change)) if not f.good]
+    """A service's own complaint, a mail too few or too many, a shelf that differs from the ledger."""
+    found = complaints(dataclasses.replace(clean_books(), **change))
 
-    assert any(complaint in text for text in complaints), complaints
+    assert any(complaint in text for text in found), found
 
 
 def test_the_demo_shows_three_orders_and_clean_books() -> None:
@@ -121,33 +160,171 @@ def test_the_demo_shows_three_orders_and_clean_books() -> None:
     assert re.search(r"↩ reserve_cup +undone.*\n.*↩ reserve_tea +undone", second)
     assert "ROLLED BACK" in second
     before, after = third.split("SIGKILL: ")
-    assert "✓ authorise" in before
+    assert "✓ book_shipment" in before
     assert "✓ capture" not in before
-    assert "? capture        outcome unknown" in after
-    assert "· capture        attempt 2, under the same key" in after
-    assert re.search(r"✓ capture[^✓]*✓ commit_stock[^✓]*✓ notify[^✓]*COMPLETED", after)
+    assert "? capture       outcome unknown" in after
+    assert "· capture       attempt 2, under the same key" in after
+    assert re.search(r"✓ capture[^✓]*✓ commit_stock[^✓]*✓ dispatch[^✓]*✓ notify[^✓]*COMPLETED", after)
     assert "✓ authorise" not in after
-    assert "order-1003: 42.00 EUR owed, 42.00 EUR charged in 1 capture, 0.00 EUR still held" in books
+    assert "order-1003 completed: captured 42.00 EUR, committed 2 tea, committed 1 cup" in books
     assert "payment: calls repeated under their key and answered with the first answer: 1" in books
     assert "✗" not in books
-    assert "Money and stock add up" in books
+    assert "The books add up" in books
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "payment",
+            [
+                "the holder of the card has not answered yet; again in",
+                "payment-3 rolled back: captured 120.00 EUR, refunded 120.00 EUR",
+                "payment-4 rolled back: captured 120.00 EUR, refunded 117.50 EUR",
+            ],
+        ),
+        (
+            "trade",
+            [
+                "asked for, 460 free",
+                "↩ place_venue_north undone",
+                "fill_venue_north has taken place, and it recorded nothing of it",
+                "trade-4 completed: cleared 4120.00 EUR, reported 100 ACME, filled 60 ACME, filled 40 ACME",
+            ],
+        ),
+        (
+            "travel",
+            [
+                "FAIL_FAST: hotel and car are cut off",
+                "2 pending for others; again in",
+                "VIE-LIS late at airline: 2 there, 2 confirmed, 0 left, 0 pending",
+            ],
+        ),
+    ],
+)
+def test_each_domain_tells_its_story(name: str, said: list[str]) -> None:
+    """Every saga ends as its scene says, and the books add up."""
+    done = demo(name)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert [text for text in said if text not in done.stdout] == []
+    assert "The books add up" in done.stdout
+    scenes = re.split(r"\n(?=travel-\d  |The services)", done.stdout)
+    doubts = [sorted(re.findall(r"\? (\w+) +outcome unknown", scene)) for scene in scenes[2:5]]
+    if name == "travel":
+        assert doubts == [["book_car", "book_hotel"], ["book_car"], []], "the strategies differ in what is known"
 
 
 def test_the_demo_says_what_it_can_do() -> None:
-    """Its help names its option."""
-    done = demo("--help")
+    """Its help names its options, its list what each demo shows and the steps that can be broken."""
+    helped, listed = demo("--help"), demo("--list")
 
-    assert done.returncode == 0
-    assert "--charge-twice" in done.stdout
+    assert (helped.returncode, listed.returncode) == (0, 0)
+    for option in ("--fail", "--crash", "--lose-reply", "--storage", "--load", "--list"):
+        assert option in helped.stdout
+    for domain in DOMAINS.values():
+        assert domain.shows in listed.stdout
+    assert "validate reserve_tea reserve_cup authorise book_shipment capture" in listed.stdout
 
 
-def test_the_audit_notices_a_second_charge() -> None:
-    """Somebody charges an order twice behind the saga's back: exit status 1, and the order is named."""
-    done = demo("--charge-twice")
+@pytest.mark.parametrize(
+    ("name", "step"), [("order", "notify"), ("payment", "settle"), ("trade", "report"), ("travel", "notify")]
+)
+def test_the_audit_notices_that_something_was_done_twice(name: str, step: str) -> None:
+    """A case is run again under another saga's keys: exit status 1, and it is named."""
+    done = demo(name, "--tamper", "--lose-reply", step)
 
     assert done.returncode == 1
-    assert "✗ order-1001: 42.00 EUR owed, 84.00 EUR charged in 2 captures" in done.stdout
+    assert re.search(rf"✗ {name}-1 completed: .* more often than due", done.stdout), done.stdout
     assert "do NOT add up" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["order", "--fail", "book_shipment"], ["✗ book_shipment", "↩ authorise", "ROLLED BACK"]),
+        (["order", "--fail", "dispatch"], ["! parked", "A person looks at it", "✓ dispatch", "COMPLETED"]),
+        (["payment", "--lose-reply", "capture", "--crash", "settle"], ["? capture", "☠", "✓ settle", "COMPLETED"]),
+        (["trade", "--crash", "place_venue_south"], ["☠", "· place_venue_south attempt 2", "COMPLETED"]),
+        (["travel", "--fail", "book_car", "--lose-reply", "book_hotel"], ["✗ book_car", "ROLLED BACK"]),
+    ],
+)
+def test_a_step_goes_wrong_as_it_was_asked_to(arguments: list[str], said: list[str]) -> None:
+    """Refused, killed, its answer lost, also together; the books add up all the same."""
+    done = demo(*arguments)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [text for text in said if text not in done.stdout] == []
+    assert "The books add up" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["marriage"], "there is no demo 'marriage'; there are order, payment, trade, travel"),
+        (["order", "--fail", "pray"], "order has no step 'pray'; it has validate, reserve_tea"),
+        (["order", "--lose-reply", "validate"], "validate calls no service"),
+        (["order", "--crash", "capture", "--crash", "notify"], "a worker dies once"),
+        (["order", "--load", "5", "--fail", "capture"], "--load breaks things at random"),
+        (["order", "--seed", "5"], "--seed is for --load"),
+        (["order", "--storage", "memory:"], "memory is of no use"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_usage_error(arguments: list[str], advice: str) -> None:
+    """Exit status 2, one line that says what would work, and nothing is started."""
+    done = demo(*arguments)
+
+    assert done.returncode == 2
+    assert advice in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_storage_that_cannot_be_opened_is_named() -> None:
+    """Exit status 1 and one line."""
+    done = demo("order", "--storage", "carrier-pigeon://loft")
+
+    assert done.returncode == 1
+    assert "carrier-pigeon" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_storage_with_somebody_elses_sagas_is_left_alone(tmp_path: Path) -> None:
+    """The demo's workers would carry them on, with the demo's services: it refuses, and says why."""
+    url = f"sqlite:///{tmp_path / 'sagas.db'}"
+    program = f"""
+import asyncio
+from saga import SagaOrchestrator, open_storage
+from sagas.demo.domains.order import DOMAIN
+
+class Silent:
+    async def post(self, *_, **__):
+        await asyncio.sleep(60)
+
+async def main():
+    async with (
+        open_storage({url!r}) as storage,
+        SagaOrchestrator(storage, sagas=[DOMAIN.saga], resources={{"inventory": Silent()}}, drain_timeout=0.1) as host,
+    ):
+        await host.start(DOMAIN.plain("mine").saga(), saga_id="mine")
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=ENDS_WITHIN_SECONDS)
+    done = demo("order", "--storage", url)
+
+    assert done.returncode == 2
+    assert "that storage has unfinished sagas of OrderProcessingSaga (1)" in done.stderr
+
+
+def test_sagas_stay_in_the_storage_that_was_named(tmp_path: Path) -> None:
+    """A second run there has numbers of its own."""
+    url = f"sqlite:///{tmp_path / 'sagas.db'}"
+    done = [demo("payment", "--lose-reply", "capture", "--storage", url) for _ in range(2)]
+
+    assert [one.returncode for one in done] == [0, 0], done
+    assert (tmp_path / "sagas.db").exists()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import inspect
 import re
 import subprocess
@@ -13,10 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import uuid4
 
-import asyncpg
 import pytest
 
 from saga import AttentionCode, DAGSaga, Limits, ParallelFailureStrategy, RetryPolicy, Saga, SagaOrchestrator
@@ -78,24 +74,12 @@ def example() -> Program:
 
 
 @pytest.fixture(scope="module")
-def _servers_of_the_pages(postgres_url: str, redis_url: str) -> Iterator[None]:
+def _servers_of_the_pages(postgres_database: str, redis_url: str) -> Iterator[None]:
     """What the pages' programs find in their environment: a database of their own, and a Redis."""
-    name = f"pages_{uuid4().hex[:12]}"
-    asyncio.run(execute(postgres_url, f"CREATE DATABASE {name}"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DATABASE_URL", urlsplit(postgres_url)._replace(path=f"/{name}").geturl())
+        patch.setenv("DATABASE_URL", postgres_database)
         patch.setenv("REDIS_URL", redis_url)
         yield
-    asyncio.run(execute(postgres_url, f"DROP DATABASE {name}"))
-
-
-async def execute(url: str, sql: str) -> None:
-    """Execute this on the server."""
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
 
 
 def run(program: Program, directory: Path) -> str:

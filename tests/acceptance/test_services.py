@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,19 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+SERVICES = {
+    "inventory": "inventory",
+    "payment": "payment",
+    "notification": "notification",
+    "shipping": "shipping",
+    "airline": "travel",
+    "venue": "venue",
+    "brokerage": "brokerage",
+}
+
 
 class Shop:
-    """The three services as a test sees them: plain HTTP, and the mail that came out."""
+    """The services as a test sees them: plain HTTP, and the mail that came out."""
 
     def __init__(self, clients: dict[str, httpx.AsyncClient], mailbox: Mailbox, directory: Path) -> None:
         self.clients = clients
@@ -48,10 +59,10 @@ class Shop:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    """The three services as processes, and a mail server."""
+    """The services as processes, and a mail server."""
     directory = tmp_path_factory.mktemp("services")
     async with Mailbox() as mailbox:
-        with running_services(directory, mailbox.address) as addresses:
+        with running_services(directory, mailbox.address, SERVICES) as addresses:
             clients = {name: client(address) for name, address in addresses.items()}
             yield Shop(clients, mailbox, directory)
             for one in clients.values():
@@ -67,7 +78,7 @@ def name() -> str:
 async def hold(shop: Shop, name: str, amount: int = 500) -> httpx.Response:
     """Authorise an amount for the order ``name`` under the key ``name:hold``."""
     return await shop.post(
-        "payment", "/authorisations", f"{name}:hold", order_id=name, card="tok_good", amount=amount, currency="EUR"
+        "payment", "/authorisations", f"{name}:hold", reference=name, card="tok_good", amount=amount, currency="EUR"
     )
 
 
@@ -80,7 +91,7 @@ async def test_the_same_key_has_one_effect_and_one_answer(shop: Shop, name: str)
     assert first.json() == second.json()
     assert "Idempotent-Replayed" not in first.headers
     assert second.headers["Idempotent-Replayed"] == "true"
-    assert await shop.booked("payment", order_id=name) == ["authorised"]
+    assert await shop.booked("payment", reference=name) == ["authorised"]
 
 
 async def test_calls_that_arrive_together_under_one_key_have_one_effect(shop: Shop, name: str) -> None:
@@ -88,7 +99,7 @@ async def test_calls_that_arrive_together_under_one_key_have_one_effect(shop: Sh
     answers = await asyncio.gather(*(hold(shop, name) for _ in range(10)))
 
     assert len({answer.text for answer in answers}) == 1
-    assert await shop.booked("payment", order_id=name) == ["authorised"]
+    assert await shop.booked("payment", reference=name) == ["authorised"]
 
 
 async def test_another_body_under_the_same_key_is_refused(shop: Shop, name: str) -> None:
@@ -97,13 +108,13 @@ async def test_another_body_under_the_same_key_is_refused(shop: Shop, name: str)
     answer = await hold(shop, name, amount=501)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "key_reused")
-    assert await shop.booked("payment", order_id=name) == ["authorised"]
+    assert await shop.booked("payment", reference=name) == ["authorised"]
 
 
 async def test_a_refusal_is_kept_under_its_key(shop: Shop, name: str) -> None:
     """What was out of stock under a key stays refused under it, also after goods arrived."""
     await shop.post("inventory", "/receipts", f"{name}:1", sku=name, quantity=1)
-    wanted = {"order_id": name, "sku": name, "quantity": 2}
+    wanted = {"reference": name, "sku": name, "quantity": 2}
     first = await shop.post("inventory", "/reservations", f"{name}:reserve", **wanted)
     await shop.post("inventory", "/receipts", f"{name}:2", sku=name, quantity=5)
     again = await shop.post("inventory", "/reservations", f"{name}:reserve", **wanted)
@@ -121,6 +132,10 @@ async def test_a_refusal_is_kept_under_its_key(shop: Shop, name: str) -> None:
         ("payment/voids", "/authorisations", {"card": "tok_good", "amount": 500, "currency": "EUR"}),
         ("payment/refunds", "/captures", {"authorisation_id": "auth_any"}),
         ("notification/withdrawals", "/messages", {"to": "a@example.org", "subject": "s", "text": "t"}),
+        ("shipping/cancellations", "/bookings", {"address": {"street": "s", "city": "c", "country": "AT"}}),
+        ("airline/cancellations", "/bookings", {"offer": "VIE-LIS", "places": 1}),
+        ("venue/cancellations", "/orders", {"symbol": "ACME", "quantity": 1, "limit_price": 1}),
+        ("brokerage/releases", "/reservations", {"account": "fund", "amount": 1}),
     ],
 )
 async def test_an_undo_that_arrives_first_makes_the_late_action_a_refused_no_op(
@@ -128,7 +143,7 @@ async def test_an_undo_that_arrives_first_makes_the_late_action_a_refused_no_op(
 ) -> None:
     """The undo succeeds as a no-op and leaves a tombstone; the action that comes later is a definite 409."""
     await shop.post("inventory", "/receipts", f"{name}:stock", sku="SKU", quantity=1)
-    order = {} if action == "/captures" else {"order_id": name}
+    order = {} if action == "/captures" else {"reference": name}
     service, _, path = undo.partition("/")
     more = {"text": "sorry"} if path == "withdrawals" else {}
     undone = await shop.post(service, f"/{path}", f"{name}:undo", undoes=f"{name}:do", **more)
@@ -136,26 +151,26 @@ async def test_an_undo_that_arrives_first_makes_the_late_action_a_refused_no_op(
 
     assert (undone.status_code, undone.json()) == (200, {"undone": False})
     assert (late.status_code, late.json()["error"]["code"]) == (409, "already_undone")
-    assert await shop.booked(service, order_id=name) == []
+    assert await shop.booked(service, reference=name) == []
     assert await shop.booked(service, undoes=f"{name}:do") == ["tombstone"]
 
 
 async def test_an_undo_of_a_refused_action_does_nothing(shop: Shop, name: str) -> None:
     """There is nothing to give back of a declined card."""
-    body = {"order_id": name, "card": "tok_declined", "amount": 500, "currency": "EUR"}
+    body = {"reference": name, "card": "tok_declined", "amount": 500, "currency": "EUR"}
     declined = await shop.post("payment", "/authorisations", f"{name}:hold", **body)
     undone = await shop.post("payment", "/voids", f"{name}:undo", undoes=f"{name}:hold")
 
     assert (declined.status_code, declined.json()["error"]["code"]) == (402, "card_declined")
     assert undone.json() == {"undone": False}
-    assert await shop.booked("payment", order_id=name) == []
+    assert await shop.booked("payment", reference=name) == []
 
 
 async def test_stock_is_held_released_and_committed_and_never_oversold(shop: Shop, name: str) -> None:
     """Six buyers of three articles: three hold one each; what is released is free again, what is committed is gone."""
     await shop.post("inventory", "/receipts", f"{name}:stock", sku=name, quantity=3)
     asked = [
-        shop.post("inventory", "/reservations", f"{name}:{n}", order_id=name, sku=name, quantity=1) for n in range(6)
+        shop.post("inventory", "/reservations", f"{name}:{n}", reference=name, sku=name, quantity=1) for n in range(6)
     ]
     answers = await asyncio.gather(*asked)
     held = [(f"{name}:{n}", answer.json()) for n, answer in enumerate(answers) if answer.status_code == 201]
@@ -168,41 +183,113 @@ async def test_stock_is_held_released_and_committed_and_never_oversold(shop: Sho
     gone = await shop.post("inventory", "/releases", f"{name}:too-late", undoes=rest[0][0])
 
     assert gone.json()["error"]["code"] == "already_committed"
-    stock = {row["sku"]: row for row in await shop.get("inventory", "/stock")}
-    assert stock[name] == {"sku": name, "on_hand": 1, "reserved": 0}
+    stock = {row["item"]: row for row in await shop.get("inventory", "/pools")}
+    assert stock[name] == {"item": name, "total": 1, "held": 0}
 
 
 async def test_a_commit_takes_all_of_its_reservations_or_none(shop: Shop, name: str) -> None:
     """A refused commit takes back what it had written, also in the ledger."""
     await shop.post("inventory", "/receipts", f"{name}:stock", sku=name, quantity=3)
-    held = await shop.post("inventory", "/reservations", f"{name}:r", order_id=name, sku=name, quantity=1)
+    held = await shop.post("inventory", "/reservations", f"{name}:r", reference=name, sku=name, quantity=1)
     ids = [held.json()["reservation_id"], "res_missing"]
     refused = await shop.post("inventory", "/commits", f"{name}:commit", reservation_ids=ids)
 
     assert refused.status_code == 404
-    assert await shop.booked("inventory", order_id=name) == ["reserved"]
+    assert await shop.booked("inventory", reference=name) == ["reserved"]
+
+
+async def test_what_is_only_pending_is_refused_for_now_and_what_is_sold_for_good(shop: Shop, name: str) -> None:
+    """The first refusal is not kept: the same key gets the place once it is given back. Sold out is final."""
+    await shop.post("airline", "/offers", f"{name}:offer", offer=name, places=1)
+    first = await shop.post("airline", "/bookings", f"{name}:1", reference=name, offer=name, places=1)
+    wanted = {"reference": f"{name}-2", "offer": name, "places": 1}
+    pending = await shop.post("airline", "/bookings", f"{name}:2", **wanted)
+    await shop.post("airline", "/cancellations", f"{name}:undo", undoes=f"{name}:1")
+    got = await shop.post("airline", "/bookings", f"{name}:2", **wanted)
+    await shop.post("airline", "/confirmations", f"{name}:c", booking_id=got.json()["booking_id"])
+    sold = await shop.post("airline", "/bookings", f"{name}:3", **{**wanted, "reference": f"{name}-3"})
+
+    assert first.status_code == 201
+    assert (pending.status_code, pending.json()["error"]["code"]) == (409, "pending_elsewhere")
+    assert got.status_code == 201
+    assert (sold.status_code, sold.json()["error"]["code"]) == (409, "sold_out")
+    assert await shop.booked("airline", reference=f"{name}-2") == ["pending", "confirmed"]
+
+
+async def test_a_challenged_card_is_confirmed_after_a_while_and_not_captured_before(shop: Shop, name: str) -> None:
+    """3-D Secure: until the holder has answered a confirmation is refused for now, and a capture for good."""
+    body = {"reference": name, "card": "tok_challenged", "amount": 500, "currency": "EUR"}
+    held = (await shop.post("payment", "/authorisations", f"{name}:hold", **body)).json()["authorisation_id"]
+    early = await shop.post("payment", "/confirmations", f"{name}:confirm", authorisation_id=held)
+    capture = await shop.post("payment", "/captures", f"{name}:too-early", authorisation_id=held)
+    async with asyncio.timeout(10):
+        answer = early
+        while answer.status_code == 409:
+            await asyncio.sleep(0.1)
+            answer = await shop.post("payment", "/confirmations", f"{name}:confirm", authorisation_id=held)
+
+    assert early.json()["error"]["code"] == "challenge_pending"
+    assert capture.json()["error"]["code"] == "not_confirmed"
+    assert answer.json() == {"authorisation_id": held, "challenged": True}
+    assert await shop.booked("payment", reference=name) == ["authorised", "confirmed"]
+
+
+async def test_a_settled_capture_cannot_be_refunded_nor_a_refunded_one_settled(shop: Shop, name: str) -> None:
+    """Of payout and refund the first one decides."""
+    captures = []
+    for n in (1, 2):
+        body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
+        held = await shop.post("payment", "/authorisations", f"{name}:{n}:hold", **body)
+        authorisation = held.json()["authorisation_id"]
+        taken = await shop.post("payment", "/captures", f"{name}:{n}:take", authorisation_id=authorisation)
+        captures.append(taken.json()["capture_id"])
+    settled = await shop.post("payment", "/settlements", f"{name}:settle", capture_id=captures[0])
+    too_late = await shop.post("payment", "/refunds", f"{name}:back-1", undoes=f"{name}:1:take")
+    refunded = await shop.post("payment", "/refunds", f"{name}:back-2", undoes=f"{name}:2:take")
+    never = await shop.post("payment", "/settlements", f"{name}:settle-2", capture_id=captures[1])
+    void = await shop.post("payment", "/voids", f"{name}:void", undoes=f"{name}:2:hold")
+
+    assert [settled.status_code, refunded.status_code] == [201, 200]
+    assert (too_late.json()["error"]["code"], never.json()["error"]["code"]) == ("already_settled", "not_captured")
+    assert void.status_code == 200, "nothing is held any more, so there is nothing to refuse"
+    assert (await shop.get("payment", "/audit"))["problems"] == []
+
+
+async def test_cash_beyond_the_price_is_free_again(shop: Shop, name: str) -> None:
+    """More than was reserved cannot be cleared."""
+    await shop.post("brokerage", "/deposits", f"{name}:cash", account=name, amount=1_000, order_limit=1_000)
+    body = {"reference": name, "account": name, "amount": 900}
+    reserved = (await shop.post("brokerage", "/reservations", f"{name}:hold", **body)).json()["reservation_id"]
+    bought = {"reservation_id": reserved, "symbol": "ACME", "quantity": 7}
+    too_much = await shop.post("brokerage", "/clearings", f"{name}:1", amount=901, **bought)
+    cleared = await shop.post("brokerage", "/clearings", f"{name}:2", amount=700, **bought)
+
+    assert [too_much.status_code, cleared.status_code] == [409, 201]
+    accounts = {row["item"]: row for row in await shop.get("brokerage", "/pools")}
+    assert accounts[name] == {"item": name, "total": 300, "held": 0}
+    assert await shop.booked("brokerage", reference=name) == ["reserved", "cleared", "released"]
 
 
 async def test_money_is_held_taken_and_given_back_in_parts(shop: Shop, name: str) -> None:
-    """A capture takes the hold; refunds never exceed it; a captured authorisation cannot be voided."""
+    """A capture takes the hold; more than is left cannot be kept; a captured authorisation cannot be voided."""
     authorisation = (await hold(shop, name, amount=500)).json()["authorisation_id"]
     await shop.post("payment", "/captures", f"{name}:take", authorisation_id=authorisation)
     second = await shop.post("payment", "/captures", f"{name}:take-again", authorisation_id=authorisation)
     void = await shop.post("payment", "/voids", f"{name}:void", undoes=f"{name}:hold")
-    part = await shop.post("payment", "/refunds", f"{name}:back-1", undoes=f"{name}:take", amount=200)
-    more = await shop.post("payment", "/refunds", f"{name}:back-2", undoes=f"{name}:take", amount=301)
+    part = await shop.post("payment", "/refunds", f"{name}:back-1", undoes=f"{name}:take", keep=300)
+    more = await shop.post("payment", "/refunds", f"{name}:back-2", undoes=f"{name}:take", keep=301)
     rest = await shop.post("payment", "/refunds", f"{name}:back-3", undoes=f"{name}:take")
 
     assert [second.status_code, void.status_code, more.status_code] == [409, 409, 409]
     assert [part.json()["amount"], rest.json()["amount"]] == [200, 300]
-    assert await shop.booked("payment", order_id=name) == ["authorised", "captured", "refunded", "refunded"]
+    assert await shop.booked("payment", reference=name) == ["authorised", "captured", "refunded", "refunded"]
 
 
 async def test_a_mail_is_sent_once_per_key_and_corrected_when_it_is_withdrawn(shop: Shop, name: str) -> None:
     """A real mail server receives one mail for two calls, and a correction for the withdrawal."""
     to = f"{name}@example.org"
     for _ in range(2):
-        body = {"order_id": name, "to": to, "subject": "Your order", "text": "Thank you."}
+        body = {"reference": name, "to": to, "subject": "Your order", "text": "Thank you."}
         assert (await shop.post("notification", "/messages", f"{name}:mail", **body)).status_code == 201
     undo = {"undoes": f"{name}:mail", "text": "Sorry."}
     assert (await shop.post("notification", "/withdrawals", f"{name}:undo", **undo)).json() == {"undone": True}
@@ -213,7 +300,7 @@ async def test_a_mail_is_sent_once_per_key_and_corrected_when_it_is_withdrawn(sh
 
 async def test_a_mail_that_the_mail_server_could_not_take_is_in_nobodys_way(shop: Shop, name: str) -> None:
     """503 while the mail server is down; the repeat sends it; a withdrawal of an unsent mail sends no correction."""
-    body = {"order_id": name, "to": f"{name}@example.org", "subject": "s", "text": "t"}
+    body = {"reference": name, "to": f"{name}@example.org", "subject": "s", "text": "t"}
     await shop.mailbox.stop()
     try:
         down = await shop.post("notification", "/messages", f"{name}:a", **body)
@@ -230,35 +317,62 @@ async def test_a_mail_that_the_mail_server_could_not_take_is_in_nobodys_way(shop
 
 async def test_error_before_has_no_effect_and_error_after_has_it(shop: Shop, name: str) -> None:
     """Both look alike to the caller; only the ledger knows."""
-    body = {"order_id": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
+    body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
     before = await shop.post("payment", "/authorisations", f"{name}:1", fault="error-before", **body)
-    assert (before.status_code, await shop.booked("payment", order_id=name)) == (503, [])
+    assert (before.status_code, await shop.booked("payment", reference=name)) == (503, [])
 
     after = await shop.post("payment", "/authorisations", f"{name}:2", fault="error-after", **body)
-    assert (after.status_code, await shop.booked("payment", order_id=name)) == (500, ["authorised"])
+    assert (after.status_code, await shop.booked("payment", reference=name)) == (500, ["authorised"])
 
 
 async def test_a_lost_reply_is_found_again_under_its_key(shop: Shop, name: str) -> None:
     """The effect happened, the connection closed; the repeat gets the answer that was lost."""
-    body = {"order_id": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
+    body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
     with pytest.raises(httpx.TransportError):
         await shop.post("payment", "/authorisations", f"{name}:hold", fault="reply-lost", **body)
     found = await shop.post("payment", "/authorisations", f"{name}:hold", **body)
 
     assert found.headers["Idempotent-Replayed"] == "true"
-    assert await shop.booked("payment", order_id=name) == ["authorised"]
+    assert await shop.booked("payment", reference=name) == ["authorised"]
 
 
 async def test_a_slow_action_that_is_undone_meanwhile_never_happens(shop: Shop, name: str) -> None:
     """The caller gives up, undoes, and the action that wakes up later meets the tombstone."""
-    body = {"order_id": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
+    body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
     slow = asyncio.create_task(shop.post("payment", "/authorisations", f"{name}:hold", fault="slow=0.3", **body))
     await asyncio.sleep(0.05)
     undone = await shop.post("payment", "/voids", f"{name}:undo", undoes=f"{name}:hold")
 
     assert undone.json() == {"undone": False}
     assert (await slow).json()["error"]["code"] == "already_undone"
-    assert await shop.booked("payment", order_id=name) == []
+    assert await shop.booked("payment", reference=name) == []
+
+
+async def test_a_declined_call_has_no_effect(shop: Shop, name: str) -> None:
+    """A refusal on purpose looks like any other refusal."""
+    body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
+    answer = await shop.post("payment", "/authorisations", f"{name}:hold", fault="decline", **body)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "declined")
+    assert await shop.booked("payment", reference=name) == []
+
+
+async def test_a_service_can_be_slow_and_broken_from_its_start(tmp_path: Path) -> None:
+    """``--delay`` and ``--fault``: the first two calls of the path fail, and each takes its time."""
+    options = ["--db", str(tmp_path / "inventory.db"), "--delay", "0.2", "--fault", "/receipts:error-before:2"]
+    command = ["-m", "sagas.services.inventory", *options]
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    async with client(f"http://127.0.0.1:{int(await process.stdout.readline())}") as http:
+        began = time.monotonic()
+        asked = {"sku": "tea", "quantity": 1}
+        answers = [(await http.post("/receipts", json=asked, headers={"Idempotency-Key": "k"})) for _ in range(3)]
+        took = time.monotonic() - began
+    process.kill()
+    await process.wait()
+
+    assert [answer.status_code for answer in answers] == [503, 503, 201]
+    assert took >= 0.3
 
 
 async def test_a_planned_fault_breaks_as_many_calls_as_were_asked_for(shop: Shop, name: str) -> None:
@@ -306,12 +420,12 @@ async def test_the_audit_names_what_differs_from_the_ledger(shop: Shop, name: st
     assert (await shop.get("inventory", "/audit"))["problems"] == []
 
     db = sqlite3.connect(shop.directory / "inventory.db", isolation_level=None)
-    db.execute("UPDATE stock SET on_hand = 4 WHERE sku = ?", (name,))
+    db.execute("UPDATE pools SET total = 4 WHERE item = ?", (name,))
     problems = (await shop.get("inventory", "/audit"))["problems"]
-    db.execute("UPDATE stock SET on_hand = 3 WHERE sku = ?", (name,))
+    db.execute("UPDATE pools SET total = 3 WHERE item = ?", (name,))
     db.close()
 
-    assert problems == [f"{name}: 4 on hand and 0 reserved, the ledger says 3 and 0"]
+    assert problems == [f"{name}: 4 there and 0 reserved, the ledger says 3 and 0"]
 
 
 async def test_a_killed_service_keeps_what_it_answered(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""A trip is booked whole or not at all; no place is promised twice, however many trips want it at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from saga import Outcome, ParallelFailureStrategy, SagaStatus
+from sagas.demo.domains.travel import DOMAIN, Trip
+from sagas.demo.plan import StepFault
+from tests.acceptance.play import Play, playing
+
+pytestmark = pytest.mark.asyncio
+
+EARLY, LATE = "VIE-LIS early", "VIE-LIS late"
+"""A flight with one seat, and one with two."""
+
+
+@pytest_asyncio.fixture
+async def agency(tmp_path: Path) -> AsyncIterator[Play]:
+    """Suppliers of their own for each test."""
+    async with playing(DOMAIN, tmp_path, 1) as play:
+        yield play
+
+
+async def test_a_trip_is_confirmed_by_every_supplier(agency: Play) -> None:
+    """What was pending is sold once the money is taken; one mail says so."""
+    result = await agency.run(Trip("trip-1"))
+
+    result.raise_for_status()
+    for supplier in ("airline", "hotel", "car_rental"):
+        assert await agency.operations(supplier) == ["pending", "confirmed"]
+    assert await agency.complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "hotel", "car"),
+    [
+        (ParallelFailureStrategy.FAIL_FAST, Outcome.UNKNOWN, Outcome.UNKNOWN),
+        (ParallelFailureStrategy.FAIL_FAST_WITH_GRACE, Outcome.SUCCEEDED, Outcome.UNKNOWN),
+        (ParallelFailureStrategy.WAIT_ALL, Outcome.SUCCEEDED, Outcome.SUCCEEDED),
+    ],
+)
+async def test_the_strategies_differ_in_what_is_known_of_the_other_bookings(
+    tmp_path: Path, strategy: ParallelFailureStrategy, hotel: Outcome, car: Outcome
+) -> None:
+    """The flight is refused at once, the hotel answers within the grace period and the car after it."""
+    trip = Trip("trip-1", flight=EARLY, if_one_fails=strategy)
+    faults = StepFault(step="book_hotel", fault="slow=0.3"), StepFault(step="book_car", fault="slow=1.5")
+    async with playing(DOMAIN, tmp_path, 1, answer_seconds=5.0) as agency:
+        result = await agency.run(trip, *faults)
+
+        outcomes = {step.name: step.outcome for step in result.steps}
+        assert result.status is SagaStatus.ROLLED_BACK
+        assert outcomes["book_flight"] is Outcome.FAILED
+        assert (outcomes["book_hotel"], outcomes["book_car"]) == (hotel, car)
+        assert await agency.complaints() == []
+
+
+async def test_places_are_never_promised_twice(agency: Play) -> None:
+    """Forty trips want twenty seats, ten rooms and ten cars at once: ten complete, and the shelves are even."""
+    trips = [Trip(f"trip-{n}") for n in range(40)]
+    results = await asyncio.gather(*(agency.run(trip) for trip in trips))
+
+    ended = Counter(result.status for result in results)
+    assert set(ended) == {SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK}
+    assert 1 <= ended[SagaStatus.COMPLETED] <= 10
+    assert await agency.complaints() == []
+
+
+async def test_a_place_that_is_only_pending_elsewhere_is_waited_for(agency: Play) -> None:
+    """The first trip's card is declined, so the second one gets the seats that the first had marked."""
+    first = Trip("trip-1", flight=LATE, card="tok_declined")
+    second = Trip("trip-2", flight=LATE)
+    early = asyncio.create_task(agency.run(first, StepFault(step="authorise", fault="slow=0.3")))
+    late = await agency.run(second, StepFault(step="book_flight", fault="slow=0.15"))
+
+    assert (await early).status is SagaStatus.ROLLED_BACK
+    assert late.success
+    assert late.steps[0].attempts > 1
+    assert await agency.complaints() == []
+
+
+async def test_a_place_that_is_sold_is_not_waited_for(agency: Play) -> None:
+    """The seats were confirmed: the answer is final, and the trip turns back at once."""
+    await agency.run(Trip("trip-1", flight=LATE))
+    began = time.monotonic()
+    result = await agency.run(Trip("trip-2", flight=LATE))
+
+    assert result.status is SagaStatus.ROLLED_BACK
+    assert result.steps[0].attempts == 1
+    assert time.monotonic() - began < 2.0
+    assert await agency.complaints() == []
+
+
+async def test_a_pending_mark_is_seen_by_everybody(agency: Play) -> None:
+    """Neither free nor sold: that is what a semantic lock is for."""
+    trip = Trip("trip-1", flight=LATE)
+    running = asyncio.create_task(agency.run(trip, StepFault(step="authorise", fault="slow=0.4")))
+    async with asyncio.timeout(10):
+        while not (seats := await seats_of(agency))["held"]:  # noqa: ASYNC110 - what is asked is another process
+            await asyncio.sleep(0.01)
+    assert seats == {"item": LATE, "total": 2, "held": 2}
+    (await running).raise_for_status()
+    assert await seats_of(agency) == {"item": LATE, "total": 0, "held": 0}
+    assert await agency.complaints() == []
+
+
+async def seats_of(agency: Play) -> dict[str, object]:
+    """Return what the airline says of the late flight."""
+    pools = (await agency.stage.books()).pools["airline"]
+    return next(dict(pool) for pool in pools if pool["item"] == LATE)
