@@ -5,6 +5,7 @@ Clients come from the orchestrator's resources: ``SagaOrchestrator(resources={"p
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
@@ -16,6 +17,8 @@ from sagas.errors import REFUSALS, RefusedError, ServiceUnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,7 +72,9 @@ async def call(ctx: SagaContext, service: str, path: str, body: Mapping[str, obj
         raise ServiceUnreachableError(service, f"no connection for {path}: {_text(error)}") from error
     except httpx.TransportError as error:
         message = f"{service}: no answer to {path}: {_text(error)}"
+        logger.warning("%s, whose outcome is unknown: %s", ctx.idempotency_key, message)
         raise OutcomeUnknownError(message, saga_id=ctx.saga_id, step=ctx.step_name) from error
+    logger.debug("%s: %s %s answered %d", ctx.idempotency_key, service, path, response.status_code)
     if response.is_client_error:
         raise _refusal(service, response)
     try:
@@ -78,6 +83,7 @@ async def call(ctx: SagaContext, service: str, path: str, body: Mapping[str, obj
         return msgspec.json.decode(response.content, type=answer)
     except (httpx.HTTPStatusError, msgspec.MsgspecError) as error:
         message = f"{service}: {path} answered {response.status_code}: {_refusal(service, response).reason}"
+        logger.warning("%s, whose outcome is unknown: %s", ctx.idempotency_key, message)
         raise OutcomeUnknownError(message, saga_id=ctx.saga_id, step=ctx.step_name) from error
 
 

@@ -4,6 +4,7 @@ Taking the money is the pivot. Whatever fails before it gives back the stock, th
 is undone, and what is left to do is repeated until it is done.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +19,8 @@ from sagas.compensations.payment import void
 from sagas.compensations.shipping import cancel
 from sagas.errors import OrderInvalidError
 from sagas.policies import ASK_AGAIN, STEP_SECONDS, UNTIL_DONE
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,9 @@ class OrderProcessingSaga(Saga):
 
     async def _capture(self, ctx: SagaContext) -> Capture:
         held: Authorisation = ctx.result_of("authorise")
-        return await payment.capture(ctx, authorisation_id=held.authorisation_id)
+        taken = await payment.capture(ctx, authorisation_id=held.authorisation_id)
+        logger.info("order %s: charged %d %s", self.order_id, taken.amount, taken.currency)
+        return taken
 
     async def _commit_stock(self, ctx: SagaContext) -> StockCommitted:
         reserved = [ctx.result_of(f"reserve_{line.sku}").reservation_id for line in self.lines]

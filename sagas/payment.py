@@ -5,6 +5,7 @@ all but a fee. Paying it out is the pivot. If the gateway's answer to the captur
 again under its key; if no answer comes at all, it is refunded under that key, whether it took place or not.
 """
 
+import logging
 from functools import partial
 
 from saga import Saga, SagaContext
@@ -12,6 +13,8 @@ from sagas.actions import payment
 from sagas.actions.payment import Authorisation, Capture, Confirmation, Settlement
 from sagas.compensations.payment import refund, void
 from sagas.policies import ASK_AGAIN, STEP_SECONDS, WAIT_FOR_HOLDER
+
+logger = logging.getLogger(__name__)
 
 
 class PaymentSaga(Saga):
@@ -55,8 +58,12 @@ class PaymentSaga(Saga):
 
     async def _capture(self, ctx: SagaContext) -> Capture:
         held: Authorisation = ctx.result_of("authorise")
-        return await payment.capture(ctx, authorisation_id=held.authorisation_id)
+        taken = await payment.capture(ctx, authorisation_id=held.authorisation_id)
+        logger.info("payment %s: took %d %s", self.payment_id, taken.amount, taken.currency)
+        return taken
 
     async def _settle(self, ctx: SagaContext) -> Settlement:
         taken: Capture = ctx.result_of("capture")
-        return await payment.settle(ctx, capture_id=taken.capture_id)
+        paid_out = await payment.settle(ctx, capture_id=taken.capture_id)
+        logger.info("payment %s: paid out %d %s", self.payment_id, paid_out.amount, taken.currency)
+        return paid_out

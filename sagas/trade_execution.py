@@ -6,6 +6,7 @@ bought. If one venue rejects its order, the others get a grace period, so that a
 cancelled by what is known of it, and not in doubt.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +15,8 @@ from sagas.actions import trading
 from sagas.actions.trading import CashReservation, Fill, PlacedOrder
 from sagas.compensations.trading import cancel, release_cash
 from sagas.policies import ASK_AGAIN, STEP_SECONDS, UNTIL_DONE
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,9 @@ class TradeExecutionSaga(DAGSaga):
 
     async def _fill(self, ctx: SagaContext, *, order: ChildOrder) -> Fill:
         placed: PlacedOrder = ctx.result_of(f"place_{order.venue}")
-        return await trading.fill(ctx, venue=order.venue, order_id=placed.order_id)
+        fill = await trading.fill(ctx, venue=order.venue, order_id=placed.order_id)
+        logger.info("trade %s: bought %d at %s for %d each", self.trade_id, fill.quantity, order.venue, fill.price)
+        return fill
 
     async def _clear(self, ctx: SagaContext) -> None:
         held: CashReservation = ctx.result_of("reserve_cash")

@@ -5,6 +5,7 @@ that is pending is neither free, so it is not promised twice, nor sold, so nobod
 only pending places in its way waits for a moment, and turns back if none becomes free.
 """
 
+import logging
 from functools import partial
 
 from saga import DAGSaga, FailFastWithGraceStrategy, ParallelFailureStrategy, SagaContext
@@ -15,6 +16,8 @@ from sagas.actions.travel import Booking, ConfirmedBooking
 from sagas.compensations.payment import void
 from sagas.compensations.travel import cancel
 from sagas.policies import ASK_AGAIN, STEP_SECONDS, UNTIL_DONE, WAIT_FOR_OTHERS
+
+logger = logging.getLogger(__name__)
 
 SUPPLIERS = {"flight": "airline", "hotel": "hotel", "car": "car_rental"}
 """What is booked, and the name of the client of who supplies it."""
@@ -94,11 +97,15 @@ class TravelBookingSaga(DAGSaga):
 
     async def _capture(self, ctx: SagaContext) -> Capture:
         held: Authorisation = ctx.result_of("authorise")
-        return await payment.capture(ctx, authorisation_id=held.authorisation_id)
+        taken = await payment.capture(ctx, authorisation_id=held.authorisation_id)
+        logger.info("trip %s: charged %d %s", self.trip_id, taken.amount, taken.currency)
+        return taken
 
     async def _confirm(self, ctx: SagaContext, *, what: str) -> ConfirmedBooking:
         booked: Booking = ctx.result_of(f"book_{what}")
-        return await travel.confirm(ctx, supplier=SUPPLIERS[what], booking_id=booked.booking_id)
+        confirmed = await travel.confirm(ctx, supplier=SUPPLIERS[what], booking_id=booked.booking_id)
+        logger.info("trip %s: %s confirmed: %s", self.trip_id, what, booked.offer)
+        return confirmed
 
     async def _notify(self, ctx: SagaContext) -> SentMessage:
         text = f"Your trip is booked: {self.flight}, {self.hotel}, {self.car}. Have a good time."

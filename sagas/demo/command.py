@@ -16,7 +16,7 @@ from sagas.demo.domain import Run, Scene
 from sagas.demo.domains import DOMAINS
 from sagas.demo.load import Load, LoadStalledError, run_load, unfinished
 from sagas.demo.plan import Crash, StepFault
-from sagas.demo.processes import ServiceStartError
+from sagas.demo.processes import ServiceEndedError
 from sagas.demo.stage import staged
 from sagas.demo.story import tell
 from sagas.demo.watch import stdout_console
@@ -94,7 +94,7 @@ def demo(
         raise typer.Exit(INTERRUPTED) from None
     except asyncio.CancelledError:
         raise typer.Exit(TERMINATED) from None
-    except (SagaError, ServiceStartError, LoadStalledError) as error:
+    except (SagaError, ServiceEndedError, LoadStalledError) as error:
         typer.echo(f"saga demo: {error}", err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(0 if good else 1)

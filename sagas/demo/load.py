@@ -98,21 +98,22 @@ class _Running:
         """Return when all workers have ended."""
         columns = TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         async with open_storage(self._stage.storage) as storage:
+            earlier = await self._rested(storage)
             try:
                 self._workers = [await self._start(number) for number in range(WORKERS)]
                 with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as progress:
                     bar = progress.add_task("at rest", total=len(self._jobs))
-                    await self._watch(storage, lambda rested: progress.update(bar, completed=rested))
+                    await self._watch(storage, earlier, lambda rested: progress.update(bar, completed=rested))
             finally:
                 for worker in self._workers:
                     await end(worker)
 
-    async def _watch(self, storage: SagaStorage, show: Callable[[int], None]) -> None:
+    async def _watch(self, storage: SagaStorage, earlier: int, show: Callable[[int], None]) -> None:
         loop = asyncio.get_running_loop()
         rested, since = -1, loop.time()
         while any(worker.returncode is None for worker in self._workers):
             await asyncio.sleep(LOOK_SECONDS)
-            now_rested = await self._rested(storage)
+            now_rested = await self._rested(storage) - earlier
             if now_rested != rested:
                 rested, since = now_rested, loop.time()
                 show(rested)

@@ -16,8 +16,8 @@ START_SECONDS = 15.0
 STOP_SECONDS = 3.0
 
 
-class ServiceStartError(Exception):
-    """A service did not say which port it listens on; the message has the end of its log."""
+class ServiceEndedError(Exception):
+    """A service did not start, or ended by itself; the message has the end of its log."""
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def running_services(
         delay: How long a call takes on average, in seconds.
 
     Raises:
-        ServiceStartError: If one of them does not start.
+        ServiceEndedError: If one of them does not start, or has ended when all are to be stopped.
     """
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
@@ -42,7 +42,11 @@ def running_services(
             processes[name] = _start(name, module, directory, more)
         yield {name: _address(name, process, directory) for name, process in processes.items()}
     finally:
+        ended = {name: status for name, process in processes.items() if (status := process.poll()) is not None}
         stop(processes.values())
+        if ended:
+            told = "; ".join(f"{name} with status {status}{_log_of(name, directory)}" for name, status in ended.items())
+            raise ServiceEndedError(f"services ended by themselves: {told}")
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
@@ -74,7 +78,11 @@ def _address(name: str, process: subprocess.Popen[bytes], directory: Path) -> st
     if process.stdout is not None and select.select([process.stdout], [], [], START_SECONDS)[0]:
         line = process.stdout.readline()
     if not line:
-        log = (directory / f"{name}.log").read_text(errors="replace")[-2_000:]
-        message = f"the {name} service did not start within {START_SECONDS:g} s; its log ends with:\n{log}"
-        raise ServiceStartError(message)
+        message = f"the {name} service did not start within {START_SECONDS:g} s{_log_of(name, directory)}"
+        raise ServiceEndedError(message)
     return f"http://127.0.0.1:{int(line)}"
+
+
+def _log_of(name: str, directory: Path) -> str:
+    log = (directory / f"{name}.log").read_text(errors="replace")[-2_000:]
+    return f"; its log ends with:\n{log}" if log else ", its log is empty"

@@ -145,7 +145,7 @@ async def staged(domain: Domain, storage: str | None, delay: float) -> AsyncIter
         delay: How long a call of a service takes on average, in seconds.
 
     Raises:
-        ServiceStartError: If a service does not start.
+        ServiceEndedError: If a service does not start, or ends by itself.
     """
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="saga-demo-")))

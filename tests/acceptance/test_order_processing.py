@@ -61,6 +61,20 @@ async def test_an_order_completes_and_its_mail_names_what_was_charged(shop: Play
     assert await shop.operations("shipping") == ["booked", "dispatched"]
 
 
+async def test_the_domain_logs_with_the_standard_library(shop: Play, caplog: pytest.LogCaptureFixture) -> None:
+    """What happened to the money, and every answer that was lost, without a token of a card."""
+    caplog.set_level("DEBUG", logger="sagas")
+    await shop.run(ORDER, StepFault(step="authorise", fault="reply-lost"))
+
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("sagas")]
+    assert "order order-1: charged 4200 EUR" in said
+    assert "order-1:capture:action: payment /captures answered 201" in said
+    assert any(
+        text.startswith("order-1:authorise:action, whose outcome is unknown: payment: no answer") for text in said
+    )
+    assert not any("tok_good" in text for text in said)
+
+
 async def test_an_order_is_processed_once_however_often_it_is_asked_for(shop: Play) -> None:
     """The order's number is the saga's id: a second submission gets the first one's result."""
     first = await shop.run(ORDER)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sqlite3
 import sys
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,12 +17,11 @@ import pytest
 import pytest_asyncio
 
 from sagas.demo.mailbox import Mailbox
-from sagas.demo.processes import running_services
+from sagas.demo.processes import ServiceEndedError, running_services
 from sagas.http import client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -463,3 +465,27 @@ async def test_a_service_ends_with_the_process_that_started_it(tmp_path: Path) -
             await parent.stdout.read()
         with pytest.raises(httpx.ConnectError):
             await http.get("/audit")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("something else"), None])
+async def test_a_service_that_ends_by_itself_is_named(tmp_path: Path, error: Exception | None) -> None:
+    """Whoever ran into its absence learns which one it was, and sees the end of its log."""
+
+    def run() -> None:
+        with running_services(tmp_path, "", {"inventory": "inventory", "shipping": "shipping"}):
+            [process] = [int(p.name) for p in Path("/proc").glob("[0-9]*") if names(p, str(tmp_path / "shipping.db"))]
+            os.kill(process, signal.SIGKILL)
+            os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+            if error is not None:
+                raise error
+
+    with pytest.raises(ServiceEndedError, match="shipping with status -9, its log is empty"):
+        run()
+
+
+def names(process: Path, text: str) -> bool:
+    """Whether a process's command line names this."""
+    try:
+        return text in (process / "cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # It ended while we looked.
