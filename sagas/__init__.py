@@ -1,6 +1,7 @@
 """Business processes built on `saga`, and the small services they run against.
 
-They log with the standard library, below the logger ``sagas``; without a handler of the application's own they are silent.
+They log with the standard library, below the logger ``sagas``; without a handler of the application's own they are
+silent.
 """
 
 import logging
