@@ -27,6 +27,9 @@ ANSWER_SECONDS = 5.0
 
 _NOTHING_WAS_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
+_NO_REFUSALS = ("key_reused",)
+"""What a service answers to a call that it cannot judge: under this key it has done something else."""
+
 
 class _Refusal(msgspec.Struct):
     code: str
@@ -60,9 +63,10 @@ async def call(ctx: SagaContext, service: str, path: str, body: Mapping[str, obj
         answer: The type that the answer is decoded as.
 
     Raises:
-        RefusedError: The service answered 4xx: no effect.
-        ServiceUnreachableError: Nothing was sent: no effect.
-        OutcomeUnknownError: The answer is missing, is 5xx or cannot be read: the effect may have happened.
+        RefusedError: The service said no, in its own words: no effect.
+        ServiceUnreachableError: Nothing was sent: no effect of this call. An earlier attempt may have had one.
+        OutcomeUnknownError: The answer is missing, is an error of the service or of something before it, or cannot be
+            read: the effect may have happened.
     """
     http: httpx.AsyncClient = ctx.resource(service)
     headers = {"Idempotency-Key": header_safe(ctx.idempotency_key)}
@@ -70,21 +74,19 @@ async def call(ctx: SagaContext, service: str, path: str, body: Mapping[str, obj
         response = await http.post(path, json=body, headers=headers)
     except _NOTHING_WAS_SENT as error:
         raise ServiceUnreachableError(service, f"no connection for {path}: {_text(error)}") from error
-    except httpx.TransportError as error:
-        message = f"{service}: no answer to {path}: {_text(error)}"
-        logger.warning("%s, whose outcome is unknown: %s", ctx.idempotency_key, message)
-        raise OutcomeUnknownError(message, saga_id=ctx.saga_id, step=ctx.step_name) from error
+    except httpx.RequestError as error:
+        raise _unknown(ctx, f"{service}: no answer to {path}: {_text(error)}") from error
     logger.debug("%s: %s %s answered %d", ctx.idempotency_key, service, path, response.status_code)
-    if response.is_client_error:
-        raise _refusal(service, response)
-    try:
-        if not response.is_success:
-            response.raise_for_status()
-        return msgspec.json.decode(response.content, type=answer)
-    except (httpx.HTTPStatusError, msgspec.MsgspecError) as error:
-        message = f"{service}: {path} answered {response.status_code}: {_refusal(service, response).reason}"
-        logger.warning("%s, whose outcome is unknown: %s", ctx.idempotency_key, message)
-        raise OutcomeUnknownError(message, saga_id=ctx.saga_id, step=ctx.step_name) from error
+    if response.is_success:
+        try:
+            return msgspec.json.decode(response.content, type=answer)
+        except msgspec.MsgspecError as error:
+            raise _unknown(ctx, f"{service}: the answer to {path} cannot be read: {error}") from error
+    refusal = _refusal(service, response)
+    if refusal is not None and response.is_client_error and refusal.code not in _NO_REFUSALS:
+        raise refusal
+    told = response.text[:200] if refusal is None else refusal.reason
+    raise _unknown(ctx, f"{service}: {path} answered {response.status_code}: {told}")
 
 
 def header_safe(key: str) -> str:
@@ -97,11 +99,17 @@ def undoes(ctx: SagaContext) -> dict[str, str]:
     return {"undoes": header_safe(ctx.action_key)}
 
 
-def _refusal(service: str, response: httpx.Response) -> RefusedError:
+def _unknown(ctx: SagaContext, message: str) -> OutcomeUnknownError:
+    logger.warning("%s, whose outcome is unknown: %s", ctx.idempotency_key, message)
+    return OutcomeUnknownError(message, saga_id=ctx.saga_id, step=ctx.step_name)
+
+
+def _refusal(service: str, response: httpx.Response) -> RefusedError | None:
+    """Return what the service says against it; None if these are not the service's words, but a proxy's, say."""
     try:
         refusal = msgspec.json.decode(response.content, type=_RefusalBody).error
     except msgspec.MsgspecError:
-        return RefusedError(service, f"http_{response.status_code}", response.text[:200])
+        return None
     return REFUSALS.get(refusal.code, RefusedError)(service, refusal.code, refusal.message)
 
 

@@ -18,7 +18,7 @@ from sagas.compensations.inventory import release
 from sagas.compensations.payment import void
 from sagas.compensations.shipping import cancel
 from sagas.errors import OrderInvalidError
-from sagas.policies import ASK_AGAIN, STEP_SECONDS, UNTIL_DONE
+from sagas.policies import ASK_AGAIN, NOT_AN_ANSWER, STEP_SECONDS, UNDO, UNTIL_DONE
 
 logger = logging.getLogger(__name__)
 
@@ -71,19 +71,24 @@ class OrderProcessingSaga(Saga):
 
     async def build(self) -> None:
         """Chain the steps."""
+        ask = partial(self.add_step, timeout=STEP_SECONDS, retry=ASK_AGAIN, compensation_retry=UNDO)
+        insist = partial(self.add_step, timeout=STEP_SECONDS, retry=UNTIL_DONE)
         await self.add_step("validate", self._validate)
         for line in self.lines:
             reserve = partial(inventory.reserve, reference=self.order_id, sku=line.sku, quantity=line.quantity)
-            await self.add_step(f"reserve_{line.sku}", reserve, release, timeout=STEP_SECONDS, retry=ASK_AGAIN)
-        await self.add_step("authorise", self._authorise, void, timeout=STEP_SECONDS, retry=ASK_AGAIN)
-        await self.add_step("book_shipment", self._book_shipment, cancel, timeout=STEP_SECONDS, retry=ASK_AGAIN)
-        await self.add_step("capture", self._capture, timeout=STEP_SECONDS, retry=ASK_AGAIN, pivot=True)
-        await self.add_step("commit_stock", self._commit_stock, timeout=STEP_SECONDS, retry=UNTIL_DONE)
-        await self.add_step("dispatch", self._dispatch, timeout=STEP_SECONDS, retry=UNTIL_DONE)
-        await self.add_step("notify", self._notify, timeout=2 * STEP_SECONDS, retry=UNTIL_DONE)
+            await ask(f"reserve_{line.sku}", reserve, release)
+        await ask("authorise", self._authorise, void)
+        await ask("book_shipment", self._book_shipment, cancel)
+        await ask("capture", self._capture, pivot=True, unknown_on=NOT_AN_ANSWER)
+        await insist("commit_stock", self._commit_stock)
+        await insist("dispatch", self._dispatch)
+        await insist("notify", self._notify)
 
     async def _validate(self, _ctx: SagaContext) -> None:
         total = sum(line.quantity * line.unit_price for line in self.lines)
+        if any(line.quantity < 1 or line.unit_price < 0 for line in self.lines):
+            message = f"order {self.order_id}: a line has a quantity below 1 or a price below 0"
+            raise OrderInvalidError(message)
         if not self.lines or total != self.amount:
             message = f"order {self.order_id}: the lines come to {total}, the customer agreed to {self.amount}"
             raise OrderInvalidError(message)

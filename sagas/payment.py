@@ -2,17 +2,17 @@
 
 Unlike in an order, taking the money is no point of no return here: until it is paid out it can be refunded, in full or
 all but a fee. Paying it out is the pivot. If the gateway's answer to the capture is lost, the capture is asked for
-again under its key; if no answer comes at all, it is refunded under that key, whether it took place or not.
+again under its key; if no answer comes at all, all of it is refunded under that key, whether it took place or not.
 """
 
 import logging
 from functools import partial
 
-from saga import Saga, SagaContext
+from saga import Outcome, Saga, SagaContext
 from sagas.actions import payment
 from sagas.actions.payment import Authorisation, Capture, Confirmation, Settlement
 from sagas.compensations.payment import refund, void
-from sagas.policies import ASK_AGAIN, STEP_SECONDS, WAIT_FOR_HOLDER
+from sagas.policies import ASK_AGAIN, NOT_AN_ANSWER, STEP_SECONDS, UNDO, WAIT_FOR_HOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,15 @@ class PaymentSaga(Saga):
             card: The payment service's token of the card.
             amount: What is paid, in the currency's smallest unit.
             currency: The ISO 4217 code of the currency.
-            fee: What the merchant keeps of money that was taken and has to be given back; 0 refunds all of it.
+            fee: What the merchant keeps of money that was taken for certain and has to be given back; 0 refunds all.
+
+        Raises:
+            ValueError: If the amount is below 1, or the fee below 0 or above the amount.
         """
+        if amount < 1 or not 0 <= fee <= amount:
+            raise ValueError(
+                f"payment {payment_id}: amount {amount} must be at least 1, fee {fee} from 0 to the amount"
+            )
         self.payment_id = payment_id
         self.card = card
         self.amount = amount
@@ -41,11 +48,11 @@ class PaymentSaga(Saga):
 
     async def build(self) -> None:
         """Chain the steps."""
-        give_back = partial(refund, keep=self.fee)
-        await self.add_step("authorise", self._authorise, void, timeout=STEP_SECONDS, retry=ASK_AGAIN)
+        ask = partial(self.add_step, timeout=STEP_SECONDS, retry=ASK_AGAIN, compensation_retry=UNDO)
+        await ask("authorise", self._authorise, void)
         await self.add_step("confirm", self._confirm, timeout=STEP_SECONDS, retry=WAIT_FOR_HOLDER)
-        await self.add_step("capture", self._capture, give_back, timeout=STEP_SECONDS, retry=ASK_AGAIN)
-        await self.add_step("settle", self._settle, timeout=STEP_SECONDS, retry=ASK_AGAIN, pivot=True)
+        await ask("capture", self._capture, self._give_back)
+        await ask("settle", self._settle, pivot=True, unknown_on=NOT_AN_ANSWER)
 
     async def _authorise(self, ctx: SagaContext) -> Authorisation:
         return await payment.authorise(
@@ -61,6 +68,10 @@ class PaymentSaga(Saga):
         taken = await payment.capture(ctx, authorisation_id=held.authorisation_id)
         logger.info("payment %s: took %d %s", self.payment_id, taken.amount, taken.currency)
         return taken
+
+    async def _give_back(self, taken: Capture | None, ctx: SagaContext) -> None:
+        # Whoever cannot know whether the money was taken has earned no fee.
+        await refund(taken, ctx, keep=self.fee if ctx.outcome is Outcome.SUCCEEDED else 0)
 
     async def _settle(self, ctx: SagaContext) -> Settlement:
         taken: Capture = ctx.result_of("capture")

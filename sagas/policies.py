@@ -8,8 +8,17 @@ STEP_SECONDS = 10.0
 
 NO_ANSWER = (ServiceUnreachableError, OutcomeUnknownError, TimeoutError)
 
+NOT_AN_ANSWER = (ServiceUnreachableError,)
+"""``unknown_on`` of every pivot: that nothing was sent this time says nothing about an earlier call without an answer.
+
+A definite failure of a pivot turns the saga back, so only what the service itself says may count as one.
+"""
+
 ASK_AGAIN = RetryPolicy(max_attempts=4, initial_interval=0.2, max_interval=2.0, retry_on=NO_ANSWER)
 """Before the pivot: a service that gives no answer is asked again, under the same key; a refusal is final."""
+
+UNDO = RetryPolicy(max_attempts=20, initial_interval=0.2, max_interval=60.0, retry_on=NO_ANSWER)
+"""Backward: asked for about five minutes. A refusal is final: the saga is FAILED, since a person must decide."""
 
 UNTIL_DONE = RetryPolicy(max_attempts=None, initial_interval=0.2, max_interval=60.0, retry_on=NO_ANSWER)
 """After the pivot: asked until there is an answer. A refusal parks the saga, since a person must decide."""

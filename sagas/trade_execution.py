@@ -10,13 +10,16 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
-from saga import DAGSaga, ParallelFailureStrategy, SagaContext
+from saga import DAGSaga, FailFastWithGraceStrategy, SagaContext
 from sagas.actions import trading
 from sagas.actions.trading import CashReservation, Fill, PlacedOrder
 from sagas.compensations.trading import cancel, release_cash
-from sagas.policies import ASK_AGAIN, STEP_SECONDS, UNTIL_DONE
+from sagas.policies import ASK_AGAIN, NOT_AN_ANSWER, STEP_SECONDS, UNDO, UNTIL_DONE
 
 logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 2.0
+"""How long a venue may still answer after another one has refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class TradeExecutionSaga(DAGSaga):
     It needs the resource ``brokerage`` and one for each venue: clients made by ``sagas.http.client``.
     """
 
-    failure_strategy = ParallelFailureStrategy.FAIL_FAST_WITH_GRACE
+    failure_strategy = FailFastWithGraceStrategy(GRACE_SECONDS)
 
     def __init__(self, trade_id: str, *, account: str, symbol: str, limit_price: int, orders: list[ChildOrder]) -> None:
         """Describe the trade.
@@ -46,10 +49,10 @@ class TradeExecutionSaga(DAGSaga):
             orders: How many shares to buy at which venue, each venue once.
 
         Raises:
-            ValueError: If there is no order.
+            ValueError: If there is no order, or one of no shares.
         """
-        if not orders:
-            raise ValueError(f"trade {trade_id}: orders must name at least one venue")
+        if not orders or any(order.quantity < 1 for order in orders):
+            raise ValueError(f"trade {trade_id}: orders must name at least one venue, and at least one share at each")
         self.trade_id = trade_id
         self.account = account
         self.symbol = symbol
@@ -58,7 +61,7 @@ class TradeExecutionSaga(DAGSaga):
 
     async def build(self) -> None:
         """Draw the graph."""
-        ask = partial(self.add_dag_step, timeout=STEP_SECONDS, retry=ASK_AGAIN)
+        ask = partial(self.add_dag_step, timeout=STEP_SECONDS, retry=ASK_AGAIN, compensation_retry=UNDO)
         insist = partial(self.add_dag_step, timeout=STEP_SECONDS, retry=UNTIL_DONE)
         await ask("check_instrument", self._check_instrument)
         await ask("check_limit", self._check_limit)
@@ -68,7 +71,8 @@ class TradeExecutionSaga(DAGSaga):
             await ask(f"place_{order.venue}", place, take_back, {"reserve_cash"})
         first, *others = self.orders
         placed = {f"place_{order.venue}" for order in self.orders}
-        await ask(f"fill_{first.venue}", partial(self._fill, order=first), None, placed, pivot=True)
+        fill_first = partial(self._fill, order=first)
+        await ask(f"fill_{first.venue}", fill_first, None, placed, pivot=True, unknown_on=NOT_AN_ANSWER)
         for order in others:
             await insist(f"fill_{order.venue}", partial(self._fill, order=order), None, {f"fill_{first.venue}"})
         filled = {f"fill_{order.venue}" for order in others or [first]}

@@ -15,7 +15,7 @@ from sagas.actions.payment import Authorisation, Capture
 from sagas.actions.travel import Booking, ConfirmedBooking
 from sagas.compensations.payment import void
 from sagas.compensations.travel import cancel
-from sagas.policies import ASK_AGAIN, STEP_SECONDS, UNTIL_DONE, WAIT_FOR_OTHERS
+from sagas.policies import ASK_AGAIN, NOT_AN_ANSWER, STEP_SECONDS, UNDO, UNTIL_DONE, WAIT_FOR_OTHERS
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,12 @@ class TravelBookingSaga(DAGSaga):
             card: The payment service's token of the card.
             currency: The ISO 4217 code of the currency.
             if_one_fails: What becomes of bookings that are on their way when another one fails.
+
+        Raises:
+            ValueError: If nobody travels.
         """
+        if travellers < 1:
+            raise ValueError(f"trip {trip_id}: travellers must be at least 1, not {travellers}")
         self.trip_id = trip_id
         self.email = email
         self.flight = flight
@@ -76,16 +81,16 @@ class TravelBookingSaga(DAGSaga):
 
     async def build(self) -> None:
         """Draw the graph."""
-        ask = partial(self.add_dag_step, timeout=STEP_SECONDS, retry=ASK_AGAIN)
+        book = partial(self.add_dag_step, timeout=STEP_SECONDS, retry=WAIT_FOR_OTHERS, compensation_retry=UNDO)
+        ask = partial(self.add_dag_step, timeout=STEP_SECONDS, retry=ASK_AGAIN, compensation_retry=UNDO)
         insist = partial(self.add_dag_step, timeout=STEP_SECONDS, retry=UNTIL_DONE)
         wanted = {"flight": (self.flight, self.travellers), "hotel": (self.hotel, 1), "car": (self.car, 1)}
         for what, (offer, places) in wanted.items():
             supplier = SUPPLIERS[what]
-            book = partial(travel.book, supplier=supplier, reference=self.trip_id, offer=offer, places=places)
-            give_back = partial(cancel, supplier=supplier)
-            await self.add_dag_step(f"book_{what}", book, give_back, timeout=STEP_SECONDS, retry=WAIT_FOR_OTHERS)
+            mark = partial(travel.book, supplier=supplier, reference=self.trip_id, offer=offer, places=places)
+            await book(f"book_{what}", mark, partial(cancel, supplier=supplier))
         await ask("authorise", self._authorise, void, {f"book_{what}" for what in SUPPLIERS})
-        await ask("capture", self._capture, None, {"authorise"}, pivot=True)
+        await ask("capture", self._capture, None, {"authorise"}, pivot=True, unknown_on=NOT_AN_ANSWER)
         for what in SUPPLIERS:
             await insist(f"confirm_{what}", partial(self._confirm, what=what), None, {"capture"})
         await insist("notify", self._notify, None, {f"confirm_{what}" for what in SUPPLIERS})

@@ -2,7 +2,7 @@
 
 It trusts neither the sagas nor the services' own balances: it adds up the ledgers' rows itself. A saga that completed
 must have left each row that is due, once, and no other of its kind; one that was undone, nothing; and in the end
-nothing is held for anybody, and nothing limited was ever promised twice.
+nothing is held for anybody, nothing limited was ever promised twice, and there is no row that nobody asked for.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from saga import SagaStatus
 from sagas.demo.domain import money
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from sagas.demo.domain import Case, Due, Flow
+    from sagas.demo.domain import Case, Due, Flow, Supply
 
 Row = dict[str, Any]
-Pile = Counter[str]
-"""Quantities by item."""
+
+TOMBSTONE = "tombstone"
+"""The row of an undo that came before its action; it moves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,17 @@ class Finding:
 
 
 def audit(
-    flows: Sequence[Flow], cases: Sequence[Case], endings: Mapping[str, SagaStatus], books: Books
+    flows: Sequence[Flow],
+    supplies: Sequence[Supply],
+    cases: Sequence[Case],
+    endings: Mapping[str, SagaStatus],
+    books: Books,
 ) -> list[Finding]:
     """Return what was found: of each case, of each thing that is limited, and what nobody asked for.
 
     Args:
         flows: How to read the ledgers.
+        supplies: What the services were given first.
         cases: What was run.
         endings: The status of each case's saga, by number; a case without one was not stored.
         books: What was read back.
@@ -67,10 +73,9 @@ def audit(
     findings = [_case(flows, case, endings.get(case.number), rows.get(case.number, {}), mails) for case in cases]
     for flow in flows:
         if flow.pooled:
-            findings += [_pool(flow, pool, books.ledgers[flow.service]) for pool in books.pools[flow.service]]
-    findings += [Finding(good=False, text=problem) for problem in books.problems]
-    strangers = sorted(rows.keys() - {case.number for case in cases})
-    return findings + [Finding(good=False, text=f"nobody asked for {number}") for number in strangers]
+            findings += _pools(flow, supplies, books)
+    wrong = [*books.problems, *_strangers(flows, cases, rows, books)]
+    return findings + [Finding(good=False, text=text) for text in wrong]
 
 
 def _by_reference(books: Books) -> dict[str, dict[str, list[Row]]]:
@@ -82,6 +87,19 @@ def _by_reference(books: Books) -> dict[str, dict[str, list[Row]]]:
             if reference is not None:
                 found.setdefault(reference, {}).setdefault(service, []).append(row)
     return found
+
+
+def _strangers(flows: Sequence[Flow], cases: Sequence[Case], rows: Mapping[str, object], books: Books) -> Iterator[str]:
+    """Say what stands in the books that no case and no supply accounts for."""
+    for number in sorted(rows.keys() - {case.number for case in cases}):
+        yield f"nobody asked for {number}"
+    for address in sorted(set(books.mailed) - {case.email for case in cases}):
+        yield f"nobody asked for a mail to {address}"
+    words = {(flow.service, word) for flow in flows for word in flow.words}
+    for service, ledger in books.ledgers.items():
+        for row in ledger:
+            if (service, row["operation"]) in words and "reference" not in row["facts"]:
+                yield f"{service}: {row['operation']} for nobody: {row['facts']}"
 
 
 def _case(
@@ -109,18 +127,36 @@ def _case(
 
 
 class Moved:
-    """What one flow's rows of one reference come to."""
+    """What one flow's rows of one reference come to, in the order of the ledger."""
 
     def __init__(self, flow: Flow, rows: Sequence[Row]) -> None:
         self._flow = flow
-        self._used = [self._quantity(row) for row in rows if row["operation"] == flow.used]
-        piles = {word: self._pile(rows, word) for word in (flow.held, flow.released, flow.used, flow.returned) if word}
-        empty = Pile()
-        self._returned = piles.get(flow.returned, empty)
-        self._held = _minus(piles.get(flow.held, empty), piles.get(flow.released, empty), piles[flow.used])
+        self._held: Counter[str] = Counter()
+        self._returned: Counter[str] = Counter()
+        self._used: list[tuple[str, int]] = []
+        self._too_early: list[str] = []
+        for row in rows:
+            self._add(row["operation"], row["facts"])
+
+    def _add(self, operation: str, facts: Row) -> None:
+        flow = self._flow
+        if operation not in flow.words:
+            return
+        item = facts[flow.item] if flow.item else ""
+        quantity = facts[flow.quantity] if flow.quantity else 1
+        if operation == flow.held:
+            self._held[item] += quantity
+        elif operation == flow.returned:
+            self._returned[item] += quantity
+        elif flow.held:
+            self._held[item] -= quantity
+            if self._held[item] < 0:
+                self._too_early.append(f"{self._text(item, quantity)} {operation} that was not {flow.held}")
+        if operation == flow.used:
+            self._used.append((item, quantity))
 
     def told(self) -> list[str]:
-        """Say in a few words what has moved."""
+        """Say in a few words what has moved for good, or come back."""
         flow = self._flow
         words = [f"{flow.used} {self._text(item, quantity)}" for item, quantity in self._used]
         return words + [f"{flow.returned} {self._text(item, n)}" for item, n in self._returned.items()]
@@ -132,37 +168,23 @@ class Moved:
             dues: The rows that must be there, each once.
             kept: What may stay of what was final and had to be given back.
         """
-        flow, found = self._flow, []
-        if flow.held:
-            found += [
-                f"{self._text(item, quantity)} still {flow.held}" for item, quantity in self._held.items() if quantity
-            ]
-        if dues or not flow.returned:
-            missing = Counter((due.item, due.quantity) for due in dues)
-            missing.subtract(self._used)
-            found += [
-                f"{self._text(*what)} {flow.used} {'more often than' if times < 0 else 'not, as is'} due"
-                for what, times in missing.items()
-                if times
-            ]
-            found += [f"{self._text(item, n)} {flow.returned} that was due" for item, n in self._returned.items()]
-        else:
-            left = sum(quantity for _, quantity in self._used) - self._returned.total()
-            if left != (kept if self._used else 0):
-                found.append(f"{self._text('', left)} {flow.used} and not given back")
-        return found
-
-    def _pile(self, rows: Iterable[Row], word: str) -> Pile:
-        pile = Pile()
-        for row in rows:
-            if row["operation"] == word:
-                item, quantity = self._quantity(row)
-                pile[item] += quantity
-        return pile
-
-    def _quantity(self, row: Row) -> tuple[str, int]:
-        facts, flow = row["facts"], self._flow
-        return facts[flow.item] if flow.item else "", facts[flow.quantity] if flow.quantity else 1
+        flow = self._flow
+        found = [*self._too_early]
+        found += [f"{self._text(item, n)} still {flow.held}" for item, n in self._held.items() if n > 0]
+        if not dues and flow.returned:
+            for item in {item for item, _ in self._used} | self._returned.keys():
+                left = sum(quantity for of, quantity in self._used if of == item) - self._returned[item]
+                if left not in (0, kept):
+                    found.append(f"{self._text(item, left)} {flow.used} and not given back")
+            return found
+        missing = Counter((due.item, due.quantity) for due in dues)
+        missing.subtract(self._used)
+        found += [
+            f"{self._text(*what)} {flow.used} {'more often than' if times < 0 else 'not, as is'} due"
+            for what, times in missing.items()
+            if times
+        ]
+        return found + [f"{self._text(item, n)} {flow.returned} that was due" for item, n in self._returned.items()]
 
     def _text(self, item: str, quantity: int) -> str:
         if self._flow.money:
@@ -170,19 +192,22 @@ class Moved:
         return " ".join(filter(None, (str(quantity), self._flow.noun, item)))
 
 
-def _minus(held: Pile, *others: Pile) -> Pile:
-    """Return what of the first is left; things that were never held are not missed."""
-    left = Pile(held)
-    for other in others:
-        for item in left:
-            left[item] -= other[item]
-    return left
+def _pools(flow: Flow, supplies: Sequence[Supply], books: Books) -> Iterator[Finding]:
+    """Check each limited thing of a service, those included that only its ledger knows."""
+    ledger = books.ledgers[flow.service]
+    listed = {pool["item"]: pool for pool in books.pools[flow.service]}
+    moved = [(row["operation"], row["facts"]) for row in ledger if row["operation"] != TOMBSTONE]
+    items = {facts["item"] for operation, facts in moved if operation in flow.words or "reference" not in facts}
+    for item in sorted(listed.keys() | items):
+        supplied = sum(supply.quantity for supply in supplies if (supply.service, supply.item) == (flow.service, item))
+        moves = [(operation, facts["quantity"]) for operation, facts in moved if facts["item"] == item]
+        yield _pool(flow, listed.get(item, {"item": item, "total": 0, "held": 0}), supplied, moves)
 
 
-def _pool(flow: Flow, pool: Row, ledger: Sequence[Row]) -> Finding:
-    """Replay what happened to one limited thing: there, held and free were never below nothing."""
+def _pool(flow: Flow, pool: Row, supplied: int, moves: Sequence[tuple[str, int]]) -> Finding:
+    """Replay what happened to one limited thing: what is held and what is free was never below nothing."""
     there = held = added = used = lowest = 0
-    for operation, quantity in _moves(ledger, pool["item"]):
+    for operation, quantity in moves:
         if operation == flow.held:
             held += quantity
         elif operation == flow.released:
@@ -192,23 +217,14 @@ def _pool(flow: Flow, pool: Row, ledger: Sequence[Row]) -> Finding:
         else:
             there, added = there + quantity, added + quantity
         lowest = min(lowest, held, there - held)
-    text = _pool_text(flow, pool, added, used)
+    numbers = [money(n) if flow.money else str(n) for n in (added, used, pool["total"], pool["held"])]
+    text = "{} there, {} {}, {} left, {} {}".format(*numbers[:2], flow.used, *numbers[2:], flow.held)
+    text = f"{pool['item']} at {flow.service}: {text}"
     if lowest < 0:
         return Finding(good=False, text=f"{text}; promised twice: {-lowest} too many at one time")
+    if added != supplied:
+        return Finding(good=False, text=f"{text}; {supplied} were supplied")
     return Finding((pool["total"], pool["held"], held) == (there, 0, 0), text)
-
-
-def _moves(ledger: Sequence[Row], item: str) -> Iterator[tuple[str, int]]:
-    for row in ledger:
-        if row["facts"].get("item") == item:
-            yield row["operation"], row["facts"]["quantity"]
-
-
-def _pool_text(flow: Flow, pool: Row, added: int, used: int) -> str:
-    numbers = [money(n) if flow.money else str(n) for n in (added, used, pool["total"], pool["held"])]
-    return f"{pool['item']} at {flow.service}: {{}} there, {{}} {flow.used}, {{}} left, {{}} {flow.held}".format(
-        *numbers
-    )
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.text import Text
@@ -22,6 +22,8 @@ from sagas.demo.story import tell
 from sagas.demo.watch import stdout_console
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from rich.console import Console
 
     from sagas.demo.domain import Domain
@@ -46,7 +48,7 @@ def demo(
     *,
     fail: Annotated[list[str] | None, typer.Option(metavar="STEP", help="Have this step refused.")] = None,
     crash: Annotated[
-        list[str] | None, typer.Option(metavar="STEP", help="Kill the worker once this step has taken place.")
+        list[str] | None, typer.Option(metavar="STEP", help="Kill the worker once this step has run.")
     ] = None,
     lose_reply: Annotated[
         list[str] | None, typer.Option(metavar="STEP", help="Lose the answer of this step's first call.")
@@ -74,30 +76,34 @@ def demo(
         return
     if name not in DOMAINS:
         _refuse(f"there is no demo {name!r}; there are {', '.join(DOMAINS)} (saga demo --list)")
-    domain = DOMAINS[name]
-    if load and (fail or crash or lose_reply or tamper):
+    broken = Broken(tuple(fail or ()), tuple(crash or ()), tuple(lose_reply or ()))
+    if load and (broken or tamper):
         _refuse("--load breaks things at random; leave the other options out")
     if seed is not None and not load:
         _refuse("--seed is for --load")
     if storage is not None and storage.startswith("memory:"):
         _refuse("the demo's sagas are run by several processes: memory is of no use to them")
-    prefix = domain.name if storage is None else f"{domain.name}-{secrets.token_hex(3)}"
+    domain = DOMAINS[name]
+    prefix = name if storage is None else f"{name}-{secrets.token_hex(3)}"
+    if load:
+        asked = Load(load, load // SAGAS_PER_KILL + 1, prefix, secrets.randbelow(SEEDS) if seed is None else seed)
+        work = _run_load(console, domain, storage, asked)
+    else:
+        work = _tell(console, domain, storage, broken, prefix, tamper=tamper)
+    raise typer.Exit(_status_of(work))
+
+
+def _status_of(work: Coroutine[Any, Any, bool]) -> int:
+    """Run it and return the exit status; what is expected to go wrong is told in a line."""
     try:
-        if load:
-            seed = secrets.randbelow(SEEDS) if seed is None else seed
-            asked = Load(load, load // SAGAS_PER_KILL + 1, prefix, seed)
-            good = asyncio.run(_run_load(console, domain, storage, asked))
-        else:
-            broken = Broken(tuple(fail or ()), tuple(crash or ()), tuple(lose_reply or ()))
-            good = asyncio.run(_tell(console, domain, storage, broken, prefix, tamper=tamper))
+        return 0 if asyncio.run(work) else 1
     except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+        return INTERRUPTED
     except asyncio.CancelledError:
-        raise typer.Exit(TERMINATED) from None
+        return TERMINATED
     except (SagaError, ServiceEndedError, LoadStalledError) as error:
         typer.echo(f"saga demo: {error}", err=True)
-        raise typer.Exit(1) from None
-    raise typer.Exit(0 if good else 1)
+        return 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,10 @@ class Broken:
     fail: tuple[str, ...]
     crash: tuple[str, ...]
     lose_reply: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        """Whether anything was asked to."""
+        return bool(self.fail or self.crash or self.lose_reply)
 
     async def scene(self, domain: Domain, number: str) -> Scene:
         """Return the one scene in which they do, or leave with a usage error."""
@@ -125,7 +135,7 @@ class Broken:
         told = [f"{step} is refused" for step in self.fail] + [
             f"an answer to {step} is lost" for step in self.lose_reply
         ]
-        told += [f"the worker is killed once {step} has taken place" for step in self.crash]
+        told += [f"the worker is killed once {step} has run" for step in self.crash]
         completes = set(self.fail) <= definition.graph.after_pivot
         crash = Crash(step=self.crash[0]) if self.crash else None
         return Scene(f"As asked: {', '.join(told)}.", (Run(case, completes, tuple(faults), crash),))
@@ -134,9 +144,9 @@ class Broken:
 async def _tell(
     console: Console, domain: Domain, storage: str | None, broken: Broken, prefix: str, *, tamper: bool
 ) -> bool:
-    _end_on_sigterm()
+    _end_when_told()
     scenes = domain.scenes(prefix)
-    if broken.fail or broken.crash or broken.lose_reply:
+    if broken:
         scenes = [await broken.scene(domain, f"{prefix}-1")]
     await _refuse_if_in_use(domain, storage)
     async with staged(domain, storage, STORY_DELAY_SECONDS) as stage:
@@ -144,7 +154,7 @@ async def _tell(
 
 
 async def _run_load(console: Console, domain: Domain, storage: str | None, load: Load) -> bool:
-    _end_on_sigterm()
+    _end_when_told()
     await _refuse_if_in_use(domain, storage)
     async with staged(domain, storage, LOAD_DELAY_SECONDS) as stage:
         return await run_load(console, stage, load)
@@ -157,10 +167,12 @@ async def _refuse_if_in_use(domain: Domain, storage: str | None) -> None:
         _refuse(f"that storage has {what}, which the demo's workers would carry on: use an empty one")
 
 
-def _end_on_sigterm() -> None:
+def _end_when_told() -> None:
+    """Take everything along on SIGTERM, and when the terminal is closed."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  (a coroutine always runs in one)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 async def _list(console: Console) -> None:

@@ -89,6 +89,11 @@ class Flow:
     pooled: bool = False
     noun: str = ""
 
+    @property
+    def words(self) -> frozenset[str]:
+        """The operations that move something of this flow."""
+        return frozenset({self.used, self.held, self.released, self.returned} - {""})
+
     def settles(self, due: Due) -> bool:
         """Whether a due row is one of this flow."""
         return (due.service, due.operation) == (self.service, self.used)
@@ -96,9 +101,19 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """Something that a service gets before the first saga: the body of a call to a path."""
+    """Something that a service gets before the first saga.
+
+    Attributes:
+        service: Who gets it.
+        item: What it is.
+        quantity: How much of it.
+        path: Where it is posted.
+        body: What is posted.
+    """
 
     service: str
+    item: str
+    quantity: int
     path: str
     body: dict[str, object]
 

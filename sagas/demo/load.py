@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from saga import SagaOrchestrator, SagaStatus, definition_of, open_storage
+from saga import Phase, SagaOrchestrator, SagaStatus, definition_of, open_storage
 from sagas.demo.plan import Job, StepFault
 from sagas.demo.report import heading, report
 from sagas.demo.stage import end
@@ -65,19 +65,23 @@ async def run_load(console: Console, stage: Stage, load: Load) -> bool:
     cases = [stage.domain.random_case(f"{load.prefix}-{n:05}", chance) for n in range(1, load.sagas + 1)]
     await stage.supply(load.sagas)
     jobs = [await _job(stage.domain, case, chance) for case in cases]
-    text = f"with random faults on {WORKERS} worker processes, {load.kills} times one is killed (seed {load.seed})"
+    text = f"with random faults, on {WORKERS} worker processes that are killed now and then (seed {load.seed})"
     heading(console, f"{load.sagas} sagas", text)
-    await _Running(console, stage, jobs, load.kills, chance).to_the_end()
+    killed = await _Running(console, stage, jobs, load.kills, chance).to_the_end()
+    console.print(f"  · workers killed in the middle of their work: {killed}")
     endings = {number: record.status for number, record in (await stage.records()).items()}
-    return report(console, stage.domain, cases, endings, await stage.books())
+    return report(console, stage, cases, endings, await stage.books())
 
 
 async def _job(domain: Domain, case: Case, chance: random.Random) -> Job:
-    """Return a case with faults at up to two of its steps, in action or compensation."""
-    steps = [name for name in (await definition_of(case.saga())).steps if name not in domain.local]
-    broken = chance.sample(steps, chance.choice((0, 0, 1, 1, 2)))
+    """Return a case with faults at up to three calls, of actions or compensations."""
+    steps = (await definition_of(case.saga())).steps.values()
+    calls = [(step.name, Phase.ACTION) for step in steps if step.name not in domain.local]
+    calls += [(step.name, Phase.COMPENSATION) for step in steps if step.compensation is not None]
+    broken = chance.sample(calls, chance.choice((0, 1, 1, 2, 3)))
     faults = tuple(
-        StepFault(step=step, fault=chance.choice(FAULTS), times=chance.choice((1, 1, 1, 2, 4))) for step in broken
+        StepFault(step=step, fault=chance.choice(FAULTS), times=chance.choice((1, 1, 1, 2, 4)), phase=phase)
+        for step, phase in broken
     )
     return Job(case=msgspec.Raw(msgspec.json.encode(case)), faults=faults)
 
@@ -92,10 +96,11 @@ class _Running:
         self._chance = chance
         # Spread over the run: each is due when so many sagas rest.
         self._kills_at = [len(jobs) * (number + 1) // (kills + 2) for number in range(kills)]
+        self._killed = 0
         self._workers: list[asyncio.subprocess.Process] = []
 
-    async def to_the_end(self) -> None:
-        """Return when all workers have ended."""
+    async def to_the_end(self) -> int:
+        """Return when all workers have ended: how many were killed before."""
         columns = TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         async with open_storage(self._stage.storage) as storage:
             earlier = await self._rested(storage)
@@ -107,6 +112,7 @@ class _Running:
             finally:
                 for worker in self._workers:
                     await end(worker)
+        return self._killed
 
     async def _watch(self, storage: SagaStorage, earlier: int, show: Callable[[int], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -117,7 +123,7 @@ class _Running:
             if now_rested != rested:
                 rested, since = now_rested, loop.time()
                 show(rested)
-            if self._kills_at and rested >= self._kills_at[0]:
+            if self._kills_at and rested >= self._kills_at[0] and any(w.returncode is None for w in self._workers):
                 self._kills_at.pop(0)
                 await self._kill_one()
             if loop.time() - since > STALLED_SECONDS:
@@ -131,11 +137,11 @@ class _Running:
 
     async def _kill_one(self) -> None:
         """Kill a worker that is at it, in the middle of whatever it does, and start it again."""
-        number = self._chance.randrange(WORKERS)
-        if self._workers[number].returncode is None:
-            self._workers[number].kill()
-            await self._workers[number].wait()
-            self._workers[number] = await self._start(number)
+        number = self._chance.choice([n for n, worker in enumerate(self._workers) if worker.returncode is None])
+        self._workers[number].kill()
+        self._killed += 1
+        await self._workers[number].wait()
+        self._workers[number] = await self._start(number)
 
     async def _start(self, number: int) -> asyncio.subprocess.Process:
         share = tuple(self._jobs[number::WORKERS])

@@ -1,4 +1,4 @@
-"""Start the services as processes of their own, and end them whatever happens."""
+"""Run the services as processes of their own, and end them whatever happens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 START_SECONDS = 15.0
@@ -20,11 +20,91 @@ class ServiceEndedError(Exception):
     """A service did not start, or ended by itself; the message has the end of its log."""
 
 
+class Services:
+    """Services, each a process with an SQLite file, a log, and a port that it keeps.
+
+    Attributes:
+        addresses: Where each listens, by name.
+    """
+
+    def __init__(self, directory: Path, commands: Mapping[str, Sequence[str]]) -> None:
+        """Keep how they are started.
+
+        Args:
+            directory: Where each keeps its file and its log.
+            commands: The module of each and its own options, by name.
+        """
+        self.addresses: dict[str, str] = {}
+        self._directory = directory
+        self._commands = commands
+        self._ports = dict.fromkeys(commands, 0)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start_all(self) -> None:
+        """Start them, at once, and wait until each listens.
+
+        Raises:
+            ServiceEndedError: If one does not.
+        """
+        for name in self._commands:
+            self._launch(name)
+        for name in self._commands:
+            self._wait_for(name)
+
+    def start(self, name: str) -> None:
+        """Start one that was killed, on the same file and port.
+
+        Raises:
+            ServiceEndedError: If it does not listen in time.
+        """
+        self._launch(name)
+        self._wait_for(name)
+
+    def kill(self, name: str) -> None:
+        """Kill one by SIGKILL."""
+        process = self._processes.pop(name)
+        process.kill()
+        _wait(process)
+
+    def ended(self) -> dict[str, int]:
+        """Return the exit statuses of those that have ended by themselves."""
+        return {name: status for name, process in self._processes.items() if (status := process.poll()) is not None}
+
+    def stop_all(self) -> None:
+        """Ask each to end; kill what has not ended after a moment."""
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            _wait(process)
+
+    def log_of(self, name: str) -> str:
+        """Return the end of a service's log, as a message goes on with it."""
+        log = (self._directory / f"{name}.log").read_text(errors="replace")[-2_000:]
+        return f"; its log ends with:\n{log}" if log else ", its log is empty"
+
+    def _launch(self, name: str) -> None:
+        module, *options = self._commands[name]
+        command = [sys.executable, "-m", f"sagas.services.{module}", "--db", str(self._directory / f"{name}.db")]
+        command += ["--port", str(self._ports[name]), *options]
+        with (self._directory / f"{name}.log").open("ab") as log:
+            # A session of its own keeps Ctrl-C from the terminal away: the parent ends it in good order.
+            self._processes[name] = subprocess.Popen(  # noqa: S603  (this interpreter, on a module of this package)
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, bufsize=0, start_new_session=True
+            )
+
+    def _wait_for(self, name: str) -> None:
+        output, line = self._processes[name].stdout, b""
+        if output is not None and select.select([output], [], [], START_SECONDS)[0]:
+            line = output.readline()
+        if not line:
+            raise ServiceEndedError(f"the {name} service did not start within {START_SECONDS:g} s{self.log_of(name)}")
+        self._ports[name] = int(line)
+        self.addresses[name] = f"http://127.0.0.1:{self._ports[name]}"
+
+
 @contextmanager
-def running_services(
-    directory: Path, smtp: str, services: Mapping[str, str], delay: float = 0.0
-) -> Iterator[dict[str, str]]:
-    """Run services; give their addresses by name.
+def running_services(directory: Path, smtp: str, services: Mapping[str, str], delay: float = 0.0) -> Iterator[Services]:
+    """Run services.
 
     Args:
         directory: Where each keeps its SQLite file and its log.
@@ -33,56 +113,28 @@ def running_services(
         delay: How long a call takes on average, in seconds.
 
     Raises:
-        ServiceEndedError: If one of them does not start, or has ended when all are to be stopped.
+        ServiceEndedError: If one of them does not start, or has ended by itself when all are to be stopped.
     """
-    processes: dict[str, subprocess.Popen[bytes]] = {}
+    mail = {"notification": ["--smtp", smtp]}
+    running = Services(
+        directory, {name: [module, "--delay", str(delay), *mail.get(module, [])] for name, module in services.items()}
+    )
     try:
-        for name, module in services.items():
-            more = ["--delay", str(delay), *(["--smtp", smtp] if module == "notification" else [])]
-            processes[name] = _start(name, module, directory, more)
-        yield {name: _address(name, process, directory) for name, process in processes.items()}
+        running.start_all()
+        yield running
     finally:
-        ended = {name: status for name, process in processes.items() if (status := process.poll()) is not None}
-        stop(processes.values())
+        ended = running.ended()
+        running.stop_all()
         if ended:
-            told = "; ".join(f"{name} with status {status}{_log_of(name, directory)}" for name, status in ended.items())
+            told = "; ".join(f"{name} with status {status}{running.log_of(name)}" for name, status in ended.items())
             raise ServiceEndedError(f"services ended by themselves: {told}")
 
 
-def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Ask each process to end; kill what has not ended after a moment."""
-    ending = list(processes)
-    for process in ending:
-        process.terminate()
-    for process in ending:
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _start(name: str, module: str, directory: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", f"sagas.services.{module}", "--db", str(directory / f"{name}.db"), *more]
-    with (directory / f"{name}.log").open("ab") as log:
-        # A session of its own keeps Ctrl-C from the terminal away: the parent ends it in good order.
-        return subprocess.Popen(  # noqa: S603  (this interpreter, on a module of this package)
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, bufsize=0, start_new_session=True
-        )
-
-
-def _address(name: str, process: subprocess.Popen[bytes], directory: Path) -> str:
-    line = b""
-    if process.stdout is not None and select.select([process.stdout], [], [], START_SECONDS)[0]:
-        line = process.stdout.readline()
-    if not line:
-        message = f"the {name} service did not start within {START_SECONDS:g} s{_log_of(name, directory)}"
-        raise ServiceEndedError(message)
-    return f"http://127.0.0.1:{int(line)}"
-
-
-def _log_of(name: str, directory: Path) -> str:
-    log = (directory / f"{name}.log").read_text(errors="replace")[-2_000:]
-    return f"; its log ends with:\n{log}" if log else ", its log is empty"
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

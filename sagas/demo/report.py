@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
     from saga import SagaStatus
     from sagas.demo.audit import Books, Finding
-    from sagas.demo.domain import Case, Domain
+    from sagas.demo.domain import Case
+    from sagas.demo.stage import Stage
 
 EACH_UP_TO = 20
 """So many cases are told one by one; of more only the numbers, and so many that are wrong."""
 
 
 def report(
-    console: Console, domain: Domain, cases: Sequence[Case], endings: Mapping[str, SagaStatus], books: Books
+    console: Console, stage: Stage, cases: Sequence[Case], endings: Mapping[str, SagaStatus], books: Books
 ) -> bool:
-    """Print what was found and say whether everything adds up."""
+    """Print what was found on this stage, and say whether everything adds up."""
     heading(console, "The services' ledgers", "read back and added up")
-    findings = audit(domain.flows, cases, endings, books)
+    findings = audit(stage.domain.flows, stage.supplies, cases, endings, books)
     _print(console, findings if len(cases) <= EACH_UP_TO else findings[len(cases) :])
     if len(cases) > EACH_UP_TO:
         _print(console, [finding for finding in findings[: len(cases)] if not finding.good][:EACH_UP_TO])

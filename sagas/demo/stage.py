@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import httpx
 
     from saga import SagaRecord
-    from sagas.demo.domain import Domain
+    from sagas.demo.domain import Domain, Supply
+    from sagas.demo.processes import Services
 
 PAGE = 500
 
@@ -35,9 +36,10 @@ class Stage:
     Attributes:
         domain: The domain.
         storage: The URL of the sagas' storage.
-        addresses: Where each service listens.
+        services: The services' processes.
         clients: A client of each service.
         mailbox: What the mail server received.
+        supplies: What the services were given first.
     """
 
     def __init__(
@@ -45,24 +47,23 @@ class Stage:
         domain: Domain,
         storage: str,
         directory: Path,
+        services: Services,
         clients: Mapping[str, httpx.AsyncClient],
         mailbox: Mailbox,
     ) -> None:
         self.domain = domain
         self.storage = storage
+        self.services = services
         self.clients = clients
         self.mailbox = mailbox
+        self.supplies: list[Supply] = []
         self._directory = directory
         self._plans = 0
 
-    @property
-    def addresses(self) -> dict[str, str]:
-        """Where each service listens."""
-        return {name: str(http.base_url) for name, http in self.clients.items()}
-
     async def supply(self, cases: int) -> None:
         """Give the services what so many cases find there."""
-        for number, supply in enumerate(self.domain.supplies(cases)):
+        self.supplies = list(self.domain.supplies(cases))
+        for number, supply in enumerate(self.supplies):
             await self.post(supply.service, supply.path, f"supply:{number}", supply.body)
 
     async def post(self, service: str, path: str, key: str, body: Mapping[str, object]) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class Stage:
 
     def plan(self, **more: Any) -> Plan:
         """Return a worker's plan on this stage."""
-        return Plan(domain=self.domain.name, storage=self.storage, services=self.addresses, **more)
+        return Plan(domain=self.domain.name, storage=self.storage, services=self.services.addresses, **more)
 
     async def start(self, plan: Plan) -> asyncio.subprocess.Process:
         """Start a worker, on this process's standard output."""
@@ -150,7 +151,7 @@ async def staged(domain: Domain, storage: str | None, delay: float) -> AsyncIter
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="saga-demo-")))
         mailbox = await stack.enter_async_context(Mailbox())
-        addresses = stack.enter_context(running_services(directory, mailbox.address, domain.services, delay))
-        clients = {name: await stack.enter_async_context(client(url)) for name, url in addresses.items()}
+        services = stack.enter_context(running_services(directory, mailbox.address, domain.services, delay))
+        clients = {name: await stack.enter_async_context(client(url)) for name, url in services.addresses.items()}
         url = storage or f"sqlite:///{directory / 'sagas.db'}"
-        yield Stage(domain, url, directory, clients, mailbox)
+        yield Stage(domain, url, directory, services, clients, mailbox)

@@ -33,7 +33,7 @@ async def tell(console: Console, stage: Stage, scenes: Sequence[Scene], *, tampe
         tamper: Run the first case a second time, to see that the audit notices.
     """
     heading(console, "Services, each a process with its own SQLite file", "")
-    for name, url in stage.addresses.items():
+    for name, url in stage.services.addresses.items():
         console.print(f"  {name:<14} {url}")
     runs = [run for scene in scenes for run in scene.runs]
     await stage.supply(len(runs))
@@ -43,7 +43,7 @@ async def tell(console: Console, stage: Stage, scenes: Sequence[Scene], *, tampe
     if tamper:
         await _tamper(console, stage, runs[0])
     endings = {number: record.status for number, record in (await stage.records()).items()}
-    return report(console, stage.domain, [run.case for run in runs], endings, await stage.books()) and ended_well
+    return report(console, stage, [run.case for run in runs], endings, await stage.books()) and ended_well
 
 
 async def _play(console: Console, stage: Stage, scene: Scene) -> bool:
@@ -53,8 +53,11 @@ async def _play(console: Console, stage: Stage, scene: Scene) -> bool:
     jobs = tuple(run.job for run in scene.runs)
     status = await stage.run(stage.plan(jobs=jobs, told=True))
     crash = next((run.crash for run in scene.runs if run.crash is not None), None)
-    if crash is not None and status == KILLED:
-        text = f"  ☠ the worker is dead by SIGKILL: {crash.step} has taken place, and it recorded nothing of it"
+    if crash is not None and status != KILLED:
+        console.print(Text(f"  ✗ nobody died: the saga never came to {crash.step}", style="bold red"))
+        return False
+    if crash is not None:
+        text = f"  ☠ the worker is dead by SIGKILL: {crash.step} has run, and nothing of it is recorded"
         console.print(Text(text, style="red"))
         console.print("  A new worker opens the same storage and carries on as soon as the dead one's claim runs out.")
         left = tuple(structs.replace(job, how="carry_on", crash=None) for job in jobs)

@@ -1,12 +1,13 @@
 """A worker process: runs sagas of one domain on a storage, and carries on those that others left.
 
 ``python -m sagas.demo.worker FILE``: the file holds a ``sagas.demo.plan.Plan`` as JSON. Exit status: 0 all that it was
-told to run or to carry on rest, 1 it gave up.
+told to run or to carry on rest, 1 the process that started it is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from sagas.demo.domains import DOMAINS
 from sagas.demo.plan import Plan
 from sagas.demo.watch import Watch, stdout_console
 from sagas.http import client
+from sagas.lifeline import when_orphaned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +33,11 @@ LOOK_SECONDS = 0.1
 AT_REST = (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK, SagaStatus.FAILED)
 
 
-async def work(plan: Plan) -> None:
-    """Do what the plan says."""
+async def work(plan: Plan, parent: int) -> None:
+    """Do what the plan says, unless the parent ends before."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  (a coroutine always runs in one)
+    when_orphaned(parent, task.cancel)
     domain = DOMAINS[plan.domain]
     calls, killer = BrokenCalls(), Killer()
     observers: list[Observer] = [killer]
@@ -91,7 +96,11 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("python -m sagas.demo.worker FILE: a plan as JSON\n")
         return 2
-    asyncio.run(work(msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Plan)))
+    plan = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Plan)
+    try:
+        asyncio.run(work(plan, os.getppid()))
+    except asyncio.CancelledError:
+        return 1
     return 0
 
 

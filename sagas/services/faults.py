@@ -54,6 +54,7 @@ class Faults:
         spec = ""
         if scope["type"] == "http":
             if self._delay and scope["method"] == "POST":
+                receive = await _received(receive)
                 await asyncio.sleep(self._delay * random.uniform(0.5, 1.5))  # noqa: S311  (a delay is no secret)
             spec = Headers(scope=scope).get("x-fault") or self._plan.next(scope["path"])
         name, _, value = spec.partition("=")
@@ -105,8 +106,21 @@ async def _reply_lost(app: ASGIApp, scope: Scope, receive: Receive, send: Send, 
 
 
 async def _slow(app: ASGIApp, scope: Scope, receive: Receive, send: Send, value: str) -> None:
+    receive = await _received(receive)
     await asyncio.sleep(float(value))
     await app(scope, receive, send)
+
+
+async def _received(receive: Receive) -> Receive:
+    """Take the whole request now, so that it takes effect later even if its caller is gone by then."""
+    messages: deque[Message] = deque()
+    while not messages or messages[-1].get("more_body", False):
+        messages.append(await receive())
+
+    async def replay() -> Message:
+        return messages.popleft() if messages else await receive()
+
+    return replay
 
 
 async def _unsent(_message: Message) -> None:

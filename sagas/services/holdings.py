@@ -142,16 +142,19 @@ class Holdings:
                     sum(CASE operation WHEN ?2 THEN quantity
                                        WHEN ?3 THEN -quantity WHEN ?4 THEN -quantity ELSE 0 END) AS held
                 FROM booked GROUP BY item
+            ), standing AS (
+                SELECT item, sum(quantity) AS held FROM holdings WHERE status = 'held' GROUP BY item
             )
-            SELECT item, pools.total, pools.held,
+            SELECT item, pools.total, pools.held, coalesce(standing.held, 0) AS standing,
                 coalesce(added_up.total, 0) AS ledger_total, coalesce(added_up.held, 0) AS ledger_held
-            FROM pools LEFT JOIN added_up USING (item)"""
+            FROM pools LEFT JOIN added_up USING (item) LEFT JOIN standing USING (item)"""
         compared = ledger.read(sql, words.added, words.held, words.released, words.used)
         return [
-            f"{row['item']}: {row['total']} there and {row['held']} {words.held}, "
+            f"{row['item']}: {row['total']} there and {row['held']} {words.held} ({row['standing']} by name), "
             f"the ledger says {row['ledger_total']} and {row['ledger_held']}"
             for row in compared
             if (row["total"], row["held"]) != (row["ledger_total"], row["ledger_held"])
+            or row["standing"] != row["held"]
         ]
 
     def _book(

@@ -149,7 +149,10 @@ class Ledger:
             return answer
 
     def undo(self, call: Call, undoes: str, effect: Callable[[Entry], Facts]) -> Answer:
-        """Undo what the action with the key ``undoes`` did; if it did nothing yet, see to it that it never will."""
+        """Undo what the action with the key ``undoes`` did; if it did nothing yet, see to it that it never will.
+
+        A refusal is not kept: what stands in the way of an undo may be undone itself, and then a repeat succeeds.
+        """
 
         def undo_if_done(entry: Entry) -> Facts:
             answer = entry.answer_to(undoes)
@@ -158,7 +161,11 @@ class Ledger:
                 entry.record("tombstone", undoes=undoes)
             if answer is None or not answer.took_effect:
                 return {"undone": False}
-            return {"undone": True, **effect(entry)}
+            try:
+                return {"undone": True, **effect(entry)}
+            except RefusedError as refusal:
+                refusal.final = False
+                raise
 
         return self.perform(call, undo_if_done)
 

@@ -19,6 +19,7 @@ from sagas.services.service import Service, Undo
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS authorisations (
@@ -208,23 +209,29 @@ def problems(ledger: Ledger) -> list[str]:
             SELECT reference,
                 sum(CASE operation WHEN 'authorised' THEN amount
                                    WHEN 'voided' THEN -amount WHEN 'captured' THEN -amount ELSE 0 END) AS held,
-                sum(CASE operation WHEN 'captured' THEN amount WHEN 'refunded' THEN -amount ELSE 0 END) AS taken
-            FROM booked GROUP BY reference
+                sum(CASE operation WHEN 'captured' THEN amount WHEN 'refunded' THEN -amount ELSE 0 END) AS taken,
+                sum(CASE operation WHEN 'settled' THEN amount ELSE 0 END) AS settled
+            FROM booked WHERE reference IS NOT NULL GROUP BY reference
         ), standing AS (
             SELECT reference,
                 sum(CASE status WHEN 'held' THEN authorisations.amount ELSE 0 END) AS held,
-                sum(coalesce(captures.amount - refunded, 0)) AS taken
+                sum(coalesce(captures.amount - refunded, 0)) AS taken, sum(coalesce(settled, 0)) AS settled
             FROM authorisations LEFT JOIN captures ON authorisation_id = authorisations.id GROUP BY reference
         )
-        SELECT reference, standing.held, standing.taken,
-            coalesce(added_up.held, 0) AS ledger_held, coalesce(added_up.taken, 0) AS ledger_taken
-        FROM standing LEFT JOIN added_up USING (reference)""")
+        SELECT reference, coalesce(standing.held, 0) AS held, coalesce(standing.taken, 0) AS taken,
+            coalesce(standing.settled, 0) AS settled, coalesce(added_up.held, 0) AS ledger_held,
+            coalesce(added_up.taken, 0) AS ledger_taken, coalesce(added_up.settled, 0) AS ledger_settled
+        FROM standing FULL JOIN added_up USING (reference)""")
+    kinds = ("held", "taken", "settled")
     return [
-        f"{row['reference']}: {row['held']} held and {row['taken']} taken, "
-        f"the ledger says {row['ledger_held']} and {row['ledger_taken']}"
+        f"{row['reference']}: {_told(row, kinds)}, the ledger says {_told(row, [f'ledger_{kind}' for kind in kinds])}"
         for row in compared
-        if (row["held"], row["taken"]) != (row["ledger_held"], row["ledger_taken"])
+        if any(row[kind] != row[f"ledger_{kind}"] for kind in kinds)
     ]
+
+
+def _told(row: Facts, kinds: Iterable[str]) -> str:
+    return ", ".join(f"{row[kind]} {kind.removeprefix('ledger_')}" for kind in kinds)
 
 
 def service(ledger: Ledger) -> Service:

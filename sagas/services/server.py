@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from sagas.lifeline import when_orphaned
 from sagas.services.faults import PlannedFault
 
 if TYPE_CHECKING:
     from sagas.services.service import Service
-
-PARENT_CHECK_SECONDS = 0.25
 
 
 def arguments(name: str) -> argparse.ArgumentParser:
@@ -72,11 +71,5 @@ def serve(service: Service, options: argparse.Namespace) -> None:
 
 
 async def _serve_while_parent_lives(server: uvicorn.Server, listener: socket.socket, parent: int) -> None:
-    loop = asyncio.get_running_loop()
-
-    def watch_parent() -> None:
-        server.should_exit = server.should_exit or os.getppid() != parent
-        loop.call_later(PARENT_CHECK_SECONDS, watch_parent)
-
-    watch_parent()
+    when_orphaned(parent, lambda: setattr(server, "should_exit", True))
     await server.serve(sockets=[listener])

@@ -100,7 +100,9 @@ class Play:
         endings |= {number: record.status for number, record in (await self.records()).items()}
         books = await self.stage.books()
         return [
-            finding.text for finding in audit(self.stage.domain.flows, self.cases, endings, books) if not finding.good
+            finding.text
+            for finding in audit(self.stage.domain.flows, self.stage.supplies, self.cases, endings, books)
+            if not finding.good
         ]
 
     async def records(self) -> dict[str, SagaRecord]:
@@ -129,7 +131,8 @@ async def playing(
     async with AsyncExitStack() as stack:
         stage = await stack.enter_async_context(staged(domain, None, 0.0))
         resources = {
-            name: await stack.enter_async_context(client(url, answer_seconds)) for name, url in stage.addresses.items()
+            name: await stack.enter_async_context(client(url, answer_seconds))
+            for name, url in stage.services.addresses.items()
         }
         storage = await stack.enter_async_context(SQLiteSagaStorage(directory / "sagas.db"))
         orchestrator = await stack.enter_async_context(

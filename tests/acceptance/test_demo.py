@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import re
 import signal
@@ -13,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from saga import SagaStatus
 from sagas.demo.audit import Books, audit
+from sagas.demo.domain import Run, Scene, Supply
 from sagas.demo.domains import DOMAINS
 from sagas.demo.domains.order import DOMAIN, Order
+from sagas.demo.domains.payment import Payment
+from sagas.demo.stage import staged
+from sagas.demo.story import tell
 from sagas.order_processing import OrderLine
 
 ORDER = Order("order-1", [OrderLine("tea", 2, 1_250)])
@@ -49,10 +55,13 @@ def row(operation: str, **facts: object) -> dict[str, object]:
     return {"operation": operation, "facts": facts}
 
 
+SUPPLIES = [Supply("inventory", "tea", 10, "", {}), Supply("shipping", "AT", 9, "", {})]
+
+
 def clean_books() -> Books:
     """What one completed order leaves."""
     line = {"reference": ORDER.number, "item": "tea", "quantity": 2}
-    held = {"reference": ORDER.number, "amount": 2_500}
+    held = {"reference": ORDER.number, "amount": 2_500, "currency": "EUR"}
     parcel = {"reference": ORDER.number, "item": "AT", "quantity": 1}
     return Books(
         ledgers={
@@ -78,7 +87,8 @@ def clean_books() -> Books:
 def complaints(books: Books, status: SagaStatus | None = SagaStatus.COMPLETED) -> list[str]:
     """What the audit has to say against these books, if the order's saga ended so."""
     endings = {} if status is None else {ORDER.number: status}
-    return [finding.text for finding in audit(DOMAIN.flows, [ORDER], endings, books) if not finding.good]
+    findings = audit(DOMAIN.flows, SUPPLIES, [ORDER], endings, books)
+    return [finding.text for finding in findings if not finding.good]
 
 
 def test_the_audit_finds_nothing_in_clean_books() -> None:
@@ -87,18 +97,24 @@ def test_the_audit_finds_nothing_in_clean_books() -> None:
 
 
 LINE = {"reference": ORDER.number, "item": "tea", "quantity": 2}
+MONEY = {"reference": ORDER.number, "currency": "EUR"}
 
 
 @pytest.mark.parametrize(
     ("service", "extra", "complaint"),
     [
-        ("payment", row("captured", reference=ORDER.number, amount=2_500), "25.00 EUR captured more often than due"),
-        ("payment", row("authorised", reference=ORDER.number, amount=100), "1.00 EUR still authorised"),
-        ("payment", row("refunded", reference=ORDER.number, amount=2_500), "25.00 EUR refunded that was due"),
-        ("payment", row("captured", reference="order-2", amount=1), "nobody asked for order-2"),
+        ("payment", row("captured", amount=2_500, **MONEY), "25.00 EUR captured more often than due"),
+        ("payment", row("captured", amount=2_500, **MONEY), "25.00 EUR captured that was not authorised"),
+        ("payment", row("authorised", amount=100, **MONEY), "1.00 EUR still authorised"),
+        ("payment", row("refunded", amount=2_500, **MONEY), "25.00 EUR refunded that was due"),
+        ("payment", row("captured", reference="order-2", amount=1, currency="EUR"), "nobody asked for order-2"),
+        ("payment", row("captured", amount=1, currency="EUR"), "payment: captured for nobody"),
         ("inventory", row("reserved", **LINE), "2 tea still reserved"),
         ("inventory", row("committed", **LINE), "2 tea committed more often than due"),
         ("inventory", row("reserved", item="tea", quantity=9), "promised twice: 1 too many at one time"),
+        ("inventory", row("received", item="tea", quantity=1), "10 were supplied"),
+        ("inventory", row("stolen", item="tea", quantity=-8), "10 were supplied"),
+        ("inventory", row("received", item="coffee", quantity=1), "coffee at inventory"),
         (
             "shipping",
             row("dispatched", reference=ORDER.number, item="AT", quantity=1),
@@ -124,6 +140,18 @@ def test_the_audit_misses_what_is_not_there(service: str) -> None:
     assert any("not, as is due" in text for text in complaints(books)), complaints(books)
 
 
+def test_the_audit_reads_the_rows_in_their_order() -> None:
+    """Money that was captured before it was held, and in another currency than it was held."""
+    books = clean_books()
+    held, taken = books.ledgers["payment"]
+    backwards = dataclasses.replace(books, ledgers={**books.ledgers, "payment": [taken, held]})
+    other = row("captured", reference=ORDER.number, amount=2_500, currency="USD")
+    exchanged = dataclasses.replace(books, ledgers={**books.ledgers, "payment": [held, other]})
+
+    assert any("captured that was not authorised" in text for text in complaints(backwards))
+    assert any("captured that was not authorised" in text for text in complaints(exchanged))
+
+
 @pytest.mark.parametrize("status", [SagaStatus.ROLLED_BACK, SagaStatus.FAILED, SagaStatus.EXECUTING, None])
 def test_the_audit_holds_the_books_against_how_the_saga_ended(status: SagaStatus | None) -> None:
     """What a completed order leaves is wrong for any other ending."""
@@ -136,6 +164,8 @@ def test_the_audit_holds_the_books_against_how_the_saga_ended(status: SagaStatus
         ({"problems": ["payment: rotten"]}, "payment: rotten"),
         ({"mailed": []}, "0 mails received, 1 due"),
         ({"mailed": [ORDER.email, ORDER.email]}, "2 mails received, 1 due"),
+        ({"mailed": [ORDER.email, "a@stranger.example"]}, "nobody asked for a mail to a@stranger.example"),
+        ({"pools": {"inventory": [], "shipping": []}}, "tea at inventory: 10 there, 2 committed, 0 left"),
         ({"pools": {**clean_books().pools, "inventory": [{"item": "tea", "total": 9, "held": 0}]}}, "9 left"),
         ({"pools": {**clean_books().pools, "inventory": [{"item": "tea", "total": 8, "held": 1}]}}, "1 reserved"),
     ],
@@ -188,7 +218,7 @@ def test_the_demo_shows_three_orders_and_clean_books() -> None:
             [
                 "asked for, 460 free",
                 "↩ place_venue_north undone",
-                "fill_venue_north has taken place, and it recorded nothing of it",
+                "fill_venue_north has run, and nothing of it is recorded",
                 "trade-4 completed: cleared 4120.00 EUR, reported 100 ACME, filled 60 ACME, filled 40 ACME",
             ],
         ),
@@ -353,21 +383,52 @@ def test_the_demo_takes_its_processes_along_when_it_is_interrupted(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_services_end_when_the_demo_is_killed(tmp_path: Path) -> None:
-    """Nobody can clean up after SIGKILL: the services notice by themselves."""
-    command = [sys.executable, "-m", "saga", "demo"]
+@pytest.mark.parametrize("arguments", [["order"], ["order", "--load", "300"]])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_no_process_outlives_the_demo(tmp_path: Path, arguments: list[str], number: signal.Signals) -> None:
+    """Nobody can clean up after SIGKILL: services and workers notice by themselves; so with a closed terminal."""
+    command = [sys.executable, "-m", "saga", "demo", *arguments]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "✓ validate" in line:
-                break
-        process.kill()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
+        deadline = time.monotonic() + ENDS_WITHIN_SECONDS
+        while not any("plan-" in command_of(child) for child in children_of(str(tmp_path))):
+            assert time.monotonic() < deadline, "there is a worker"
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(number)
 
     deadline = time.monotonic() + ENDS_WITHIN_SECONDS
     while children_of(str(tmp_path)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def command_of(process: int) -> str:
+    """Return a process's command line."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""  # It ended while we looked.
+
+
+def test_a_crash_that_never_comes_is_said() -> None:
+    """The saga turned back before the step that was to kill its worker: exit status 1."""
+    done = demo("payment", "--fail", "capture", "--crash", "settle")
+
+    assert done.returncode == 1
+    assert "nobody died: the saga never came to settle" in done.stdout
+
+
+@pytest.mark.asyncio
+async def test_a_story_that_ends_otherwise_is_no_success() -> None:
+    """The books add up, but the saga was undone where its scene said that it completes."""
+    told = io.StringIO()
+    scene = Scene("All goes well.", (Run(Payment("pay-1", "tok_declined")),))
+    async with staged(DOMAINS["payment"], None, 0.0) as stage:
+        good = await tell(Console(file=told), stage, [scene])
+
+    assert not good
+    assert "✗ pay-1 is rolled_back, it should be completed" in told.getvalue()
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

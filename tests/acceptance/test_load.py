@@ -34,7 +34,11 @@ async def mayhem(name: str, storage: str, sagas: int, kills: int, seed: int) -> 
     async with staged(DOMAINS[name], storage, 0.0) as stage:
         good = await run_load(Console(file=told, soft_wrap=True), stage, load)
         records = (await stage.records()).values()
+        books = await stage.books()
     assert good, told.getvalue()
+    assert f"killed in the middle of their work: {kills}" in told.getvalue()
+    assert min(books.repeats.values()) > 0, "answers were lost at every service"
+    assert sum(row["operation"] == "tombstone" for ledger in books.ledgers.values() for row in ledger) > 0
     mine = [record for record in records if record.saga_id.startswith(f"{load.prefix}-")]
     assert len(mine) == sagas
     assert {record.status for record in mine} == {SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK}

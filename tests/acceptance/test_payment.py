@@ -88,6 +88,23 @@ async def test_a_capture_of_which_nobody_knows_is_refunded_if_it_took_place(
     assert await gateway.complaints() == []
 
 
+async def test_a_fee_is_kept_only_of_what_was_taken_for_certain(gateway: Play) -> None:
+    """The gateway's lost answer is not the customer's fault: all of it goes back."""
+    lost = StepFault(step="capture", fault="reply-lost", times=4)
+    await gateway.run(Payment("pay-1", "tok_good", fee=250), lost)
+
+    ledger = (await gateway.stage.books()).ledgers["payment"]
+    assert [row["facts"]["amount"] for row in ledger if row["operation"] == "refunded"] == [12_000]
+    assert await gateway.complaints() == []
+
+
+@pytest.mark.parametrize(("amount", "fee"), [(0, 0), (100, 101), (100, -1)])
+async def test_a_payment_that_makes_no_sense_is_refused(amount: int, fee: int) -> None:
+    """Before anything is stored."""
+    with pytest.raises(ValueError, match=f"payment pay-1: amount {amount} must be at least 1, fee {fee} from 0"):
+        Payment("pay-1", amount=amount, fee=fee).saga()
+
+
 async def test_a_lost_answer_to_the_payout_is_asked_for_until_it_comes(gateway: Play) -> None:
     """The pivot: however often the answer is lost, nothing is refunded that was paid out."""
     result = await gateway.run(Payment("pay-1", "tok_good"), StepFault(step="settle", fault="reply-lost", times=6))

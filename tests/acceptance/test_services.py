@@ -21,7 +21,7 @@ from sagas.demo.processes import ServiceEndedError, running_services
 from sagas.http import client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -64,8 +64,8 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     """The services as processes, and a mail server."""
     directory = tmp_path_factory.mktemp("services")
     async with Mailbox() as mailbox:
-        with running_services(directory, mailbox.address, SERVICES) as addresses:
-            clients = {name: client(address) for name, address in addresses.items()}
+        with running_services(directory, mailbox.address, SERVICES) as services:
+            clients = {name: client(address) for name, address in services.addresses.items()}
             yield Shop(clients, mailbox, directory)
             for one in clients.values():
                 await one.aclose()
@@ -155,6 +155,17 @@ async def test_an_undo_that_arrives_first_makes_the_late_action_a_refused_no_op(
     assert (late.status_code, late.json()["error"]["code"]) == (409, "already_undone")
     assert await shop.booked(service, reference=name) == []
     assert await shop.booked(service, undoes=f"{name}:do") == ["tombstone"]
+
+
+async def test_a_refused_undo_is_looked_at_anew(shop: Shop, name: str) -> None:
+    """Money that was captured cannot be voided; once it is refunded, the same call finds nothing in its way."""
+    held = (await hold(shop, name)).json()["authorisation_id"]
+    await shop.post("payment", "/captures", f"{name}:take", authorisation_id=held)
+    refused = await shop.post("payment", "/voids", f"{name}:void", undoes=f"{name}:hold")
+    await shop.post("payment", "/refunds", f"{name}:back", undoes=f"{name}:take")
+    again = await shop.post("payment", "/voids", f"{name}:void", undoes=f"{name}:hold")
+
+    assert (refused.json()["error"]["code"], again.status_code) == ("already_captured", 200)
 
 
 async def test_an_undo_of_a_refused_action_does_nothing(shop: Shop, name: str) -> None:
@@ -254,7 +265,7 @@ async def test_a_settled_capture_cannot_be_refunded_nor_a_refunded_one_settled(s
     assert [settled.status_code, refunded.status_code] == [201, 200]
     assert (too_late.json()["error"]["code"], never.json()["error"]["code"]) == ("already_settled", "not_captured")
     assert void.status_code == 200, "nothing is held any more, so there is nothing to refuse"
-    assert (await shop.get("payment", "/audit"))["problems"] == []
+    assert [text for text in (await shop.get("payment", "/audit"))["problems"] if name in text] == []
 
 
 async def test_cash_beyond_the_price_is_free_again(shop: Shop, name: str) -> None:
@@ -416,18 +427,91 @@ async def test_the_ledger_only_grows(shop: Shop, name: str, statement: str) -> N
     db.close()
 
 
-async def test_the_audit_names_what_differs_from_the_ledger(shop: Shop, name: str) -> None:
-    """A service whose table was changed behind its back says so."""
+@pytest.mark.parametrize(
+    ("service", "statement", "complaint"),
+    [
+        ("inventory", "UPDATE pools SET total = total + 1 WHERE item = 'NAME'", "4 there and 1 reserved (1 by name)"),
+        ("inventory", "UPDATE pools SET held = 0 WHERE item = 'NAME'", "3 there and 0 reserved (1 by name)"),
+        ("inventory", "UPDATE holdings SET status = 'released' WHERE item = 'NAME'", "1 reserved (0 by name)"),
+        (
+            "payment",
+            "UPDATE authorisations SET status = 'voided' WHERE reference = 'NAME'",
+            "0 held, 0 taken, 0 settled",
+        ),
+        ("payment", "UPDATE authorisations SET amount = 1 WHERE reference = 'NAME'", "1 held, 0 taken, 0 settled"),
+        ("payment", "DELETE FROM authorisations WHERE reference = 'NAME'", "the ledger says 500 held"),
+        ("notification", "UPDATE messages SET status = 'offered' WHERE reference = 'NAME'", "is offered"),
+    ],
+)
+async def test_a_services_audit_names_what_differs_from_its_ledger(
+    shop: Shop, name: str, service: str, statement: str, complaint: str
+) -> None:
+    """A service whose tables were changed behind its back says so, of each of them."""
     await shop.post("inventory", "/receipts", f"{name}:stock", sku=name, quantity=3)
-    assert (await shop.get("inventory", "/audit"))["problems"] == []
+    await shop.post("inventory", "/reservations", f"{name}:reserve", reference=name, sku=name, quantity=1)
+    await hold(shop, name)
+    mail = {"reference": name, "to": f"{name}@example.org", "subject": "s", "text": "t"}
+    await shop.post("notification", "/messages", f"{name}:mail", **mail)
 
-    db = sqlite3.connect(shop.directory / "inventory.db", isolation_level=None)
-    db.execute("UPDATE pools SET total = 4 WHERE item = ?", (name,))
-    problems = (await shop.get("inventory", "/audit"))["problems"]
-    db.execute("UPDATE pools SET total = 3 WHERE item = ?", (name,))
+    async def complaints() -> list[str]:
+        return [text for text in (await shop.get(service, "/audit"))["problems"] if name in text]
+
+    assert await complaints() == []
+    db = sqlite3.connect(shop.directory / f"{service}.db", isolation_level=None)
+    db.execute(statement.replace("NAME", name))
     db.close()
+    [found] = await complaints()
+    assert complaint in found
 
-    assert problems == [f"{name}: 4 there and 0 reserved, the ledger says 3 and 0"]
+
+async def test_a_hold_is_given_back_once_however_often_it_is_asked_for(shop: Shop, name: str) -> None:
+    """Also under another key."""
+    await shop.post("inventory", "/receipts", f"{name}:stock", sku=name, quantity=3)
+    await shop.post("inventory", "/reservations", f"{name}:reserve", reference=name, sku=name, quantity=2)
+    for n in range(2):
+        undone = await shop.post("inventory", "/releases", f"{name}:undo:{n}", undoes=f"{name}:reserve")
+        assert undone.status_code == 200
+
+    assert await shop.booked("inventory", reference=name) == ["reserved", "released"]
+    stock = {row["item"]: row for row in await shop.get("inventory", "/pools")}
+    assert stock[name] == {"item": name, "total": 3, "held": 0}
+
+
+class FatalMailbox(Mailbox):
+    """A mail server that takes a mail, and kills the service that sent it before it can note that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kill: Callable[[], None] | None = None
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        """Take one mail."""
+        taken = await super().handle_DATA(server, session, envelope)
+        if self.kill is not None:
+            self.kill()
+        return taken
+
+
+async def test_a_mail_in_doubt_is_sent_again_under_the_same_message_id(tmp_path: Path) -> None:
+    """The service died between the mail server's yes and its own note: receivers can drop the second copy."""
+    body = {"reference": "r", "to": "a@example.org", "subject": "s", "text": "t"}
+    headers = {"Idempotency-Key": "k"}
+    async with FatalMailbox() as mailbox:
+        with running_services(tmp_path, mailbox.address, {"notification": "notification"}) as services:
+            async with client(services.addresses["notification"]) as http:
+                mailbox.kill = lambda: services.kill("notification")
+                with pytest.raises(httpx.TransportError):
+                    await http.post("/messages", json=body, headers=headers)
+                mailbox.kill = None
+                services.start("notification")
+                in_doubt = (await http.get("/audit")).json()["problems"]
+                again = await http.post("/messages", json=body, headers=headers)
+                settled = (await http.get("/audit")).json()["problems"]
+
+    assert in_doubt == ["r: mail 's' is offered, the ledger has it 0 times"]
+    assert (again.status_code, settled) == (201, [])
+    assert len(mailbox.mails) == 2
+    assert len({mail["Message-ID"] for mail in mailbox.mails}) == 1
 
 
 async def test_a_killed_service_keeps_what_it_answered(tmp_path: Path) -> None:

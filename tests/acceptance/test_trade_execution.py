@@ -11,7 +11,7 @@ import pytest_asyncio
 from saga import Outcome, SagaStatus
 from sagas.demo.domains.trade import ACCOUNT, DOMAIN, LISTED, NORTH, PRICE, SOUTH, Trade
 from sagas.demo.plan import StepFault
-from sagas.trade_execution import TradeExecutionSaga
+from sagas.trade_execution import GRACE_SECONDS, ChildOrder, TradeExecutionSaga
 from tests.acceptance.play import Play, playing
 
 pytestmark = pytest.mark.asyncio
@@ -83,6 +83,21 @@ async def test_the_grace_period_lets_the_other_venue_answer(market: Play) -> Non
     assert await market.complaints() == []
 
 
+async def test_the_grace_period_ends(tmp_path: Path) -> None:
+    """North takes longer than its grace: it is cut off, and its order is cancelled by its key, in doubt."""
+    trade = Trade("trade-1", north=1, south=LISTED[SOUTH] + 1)
+    slow = StepFault(step=f"place_{NORTH}", fault=f"slow={GRACE_SECONDS + 2}")
+    async with playing(DOMAIN, tmp_path, 1, answer_seconds=GRACE_SECONDS + 3) as market:
+        result = await market.run(trade, slow)
+
+        outcomes = {step.name: step.outcome for step in result.steps}
+        assert result.status is SagaStatus.ROLLED_BACK
+        assert outcomes[f"place_{NORTH}"] is Outcome.UNKNOWN
+        assert GRACE_SECONDS <= result.execution_time < GRACE_SECONDS + 2
+        assert await market.operations(NORTH) == []
+        assert await market.complaints() == []
+
+
 async def test_after_the_first_fill_the_second_is_insisted_on(market: Play) -> None:
     """However often the other venue and the clearing house fail to answer, nothing is undone."""
     faults = [
@@ -96,7 +111,8 @@ async def test_after_the_first_fill_the_second_is_insisted_on(market: Play) -> N
     assert await market.complaints() == []
 
 
-async def test_a_trade_without_orders_is_refused() -> None:
+@pytest.mark.parametrize("orders", [[], [ChildOrder(NORTH, 0)]])
+async def test_a_trade_of_nothing_is_refused(orders: list[ChildOrder]) -> None:
     """Before anything is stored."""
-    with pytest.raises(ValueError, match="trade trade-1: orders must name at least one venue"):
-        TradeExecutionSaga("trade-1", account=ACCOUNT, symbol="ACME", limit_price=PRICE, orders=[])
+    with pytest.raises(ValueError, match="trade trade-1: orders must name at least one venue, and at least one share"):
+        TradeExecutionSaga("trade-1", account=ACCOUNT, symbol="ACME", limit_price=PRICE, orders=orders)

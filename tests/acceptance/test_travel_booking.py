@@ -112,6 +112,12 @@ async def test_a_pending_mark_is_seen_by_everybody(agency: Play) -> None:
     assert await agency.complaints() == []
 
 
+async def test_a_trip_of_nobody_is_refused() -> None:
+    """Before anything is stored."""
+    with pytest.raises(ValueError, match="trip trip-1: travellers must be at least 1, not 0"):
+        Trip("trip-1", travellers=0).saga()
+
+
 async def seats_of(agency: Play) -> dict[str, object]:
     """Return what the airline says of the late flight."""
     pools = (await agency.stage.books()).pools["airline"]

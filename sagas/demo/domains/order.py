@@ -73,7 +73,7 @@ class Order:
     def dues(self) -> list[Due]:
         """Return one capture, each article off the shelf, one parcel and one mail."""
         return [
-            Due("payment", "captured", self.amount),
+            Due("payment", "captured", self.amount, CURRENCY),
             *(Due("inventory", "committed", line.quantity, line.sku) for line in self.lines),
             Due("shipping", "dispatched", 1, self.address.country),
             Due("notification", "sent", 1),
@@ -82,11 +82,16 @@ class Order:
 
 def _supplies(cases: int) -> Sequence[Supply]:
     """Return too little tea and too few cups for a load, and enough of them for a story."""
+    parcels = max(100, cases)
     return [
-        Supply("inventory", "/receipts", {"sku": "tea", "quantity": max(10, cases)}),
-        Supply("inventory", "/receipts", {"sku": "cup", "quantity": max(5, cases // 2)}),
-        Supply("shipping", "/room", {"country": HOME.country, "parcels": max(100, cases)}),
+        _goods("tea", max(10, cases)),
+        _goods("cup", max(5, cases // 2)),
+        Supply("shipping", HOME.country, parcels, "/room", {"country": HOME.country, "parcels": parcels}),
     ]
+
+
+def _goods(sku: str, quantity: int) -> Supply:
+    return Supply("inventory", sku, quantity, "/receipts", {"sku": sku, "quantity": quantity})
 
 
 def _plain(number: str) -> Order:
@@ -123,7 +128,7 @@ DOMAIN = Domain(
         "notification": "notification",
     },
     flows=(
-        Flow("payment", "captured", "authorised", "voided", "refunded", "amount", "", money=True),
+        Flow("payment", "captured", "authorised", "voided", "refunded", "amount", "currency", money=True),
         Flow("inventory", "committed", "reserved", "released", pooled=True),
         Flow("shipping", "dispatched", "booked", "cancelled", pooled=True, noun="parcel to"),
         Flow("notification", "sent", returned="withdrawn", quantity="", item="", noun="mail"),

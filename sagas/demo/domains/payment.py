@@ -51,7 +51,10 @@ class Payment:
 
     def dues(self) -> list[Due]:
         """Return one capture, and its payout."""
-        return [Due("payment", "captured", self.amount), Due("payment", "settled", self.amount)]
+        return [
+            Due("payment", "captured", self.amount, CURRENCY),
+            Due("payment", "settled", self.amount, CURRENCY),
+        ]
 
 
 def _supplies(_cases: int) -> Sequence[Supply]:
@@ -99,8 +102,8 @@ DOMAIN = Domain(
     case=Payment,
     services={"payment": "payment"},
     flows=(
-        Flow("payment", "captured", "authorised", "voided", "refunded", "amount", "", money=True),
-        Flow("payment", "settled", quantity="amount", item="", money=True),
+        Flow("payment", "captured", "authorised", "voided", "refunded", "amount", "currency", money=True),
+        Flow("payment", "settled", quantity="amount", item="currency", money=True),
     ),
     supplies=_supplies,
     plain=Payment,

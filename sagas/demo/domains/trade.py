@@ -79,11 +79,12 @@ class Trade:
 def _supplies(cases: int) -> Sequence[Supply]:
     """Return too few shares and too little cash for a load, and enough of both for a story."""
     listed = {venue: max(shares, cases * 40) for venue, shares in LISTED.items()}
-    deposit = {"account": ACCOUNT, "amount": max(5_000_000, cases * 60 * PRICE), "order_limit": 3_000_000}
+    cash = max(5_000_000, cases * 60 * PRICE)
+    deposit = {"account": ACCOUNT, "amount": cash, "order_limit": 3_000_000}
     return [
-        Supply("brokerage", "/deposits", deposit),
+        Supply("brokerage", ACCOUNT, cash, "/deposits", deposit),
         *(
-            Supply(venue, "/listings", {"symbol": "ACME", "price": PRICE, "quantity": shares})
+            Supply(venue, "ACME", shares, "/listings", {"symbol": "ACME", "price": PRICE, "quantity": shares})
             for venue, shares in listed.items()
         ),
     ]

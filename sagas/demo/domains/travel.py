@@ -80,7 +80,7 @@ class Trip:
             Due("airline", "confirmed", self.travellers, self.flight),
             Due("hotel", "confirmed", 1, self.hotel),
             Due("car_rental", "confirmed", 1, self.car),
-            Due("payment", "captured", self.amount),
+            Due("payment", "captured", self.amount, CURRENCY),
             Due("notification", "sent", 1),
         ]
 
@@ -94,7 +94,10 @@ def _supplies(cases: int) -> Sequence[Supply]:
         ("hotel", "Lisbon 3 nights", max(10, cases // 2)),
         ("car_rental", "compact", max(10, cases // 2)),
     ]
-    return [Supply(supplier, "/offers", {"offer": offer, "places": places}) for supplier, offer, places in offers]
+    return [
+        Supply(supplier, offer, places, "/offers", {"offer": offer, "places": places})
+        for supplier, offer, places in offers
+    ]
 
 
 def _too_few_seats(number: str, strategy: ParallelFailureStrategy, text: str) -> Scene:
@@ -143,7 +146,7 @@ DOMAIN = Domain(
     },
     flows=(
         *(Flow(supplier, "confirmed", "pending", "cancelled", pooled=True) for supplier in SUPPLIERS.values()),
-        Flow("payment", "captured", "authorised", "voided", "refunded", "amount", "", money=True),
+        Flow("payment", "captured", "authorised", "voided", "refunded", "amount", "currency", money=True),
         Flow("notification", "sent", returned="withdrawn", quantity="", item="", noun="mail"),
     ),
     supplies=_supplies,
