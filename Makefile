@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # What has not finished after this many seconds is a failure.
-TEST_SECONDS := 460
+TEST_SECONDS := 1800
 
 # Layers 0 and 1 (ARCHITECTURE.md): every branch of them is taken by some test.
 PURE := exceptions checks types context graph definition events state_machine state frontier fold outcomes planner
