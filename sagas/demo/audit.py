@@ -34,6 +34,7 @@ class Books:
         pools: What the services with limited things say there is: ``item``, ``total`` and ``held``.
         problems: What the services' own audits complain of.
         repeats: How many calls each service got again under a key that it had answered.
+        refused: How many calls each service got after they had been undone.
         mailed: The recipients of the mails that the mail server received.
     """
 
@@ -41,6 +42,7 @@ class Books:
     pools: Mapping[str, Sequence[Row]]
     problems: Sequence[str]
     repeats: Mapping[str, int]
+    refused: Mapping[str, int]
     mailed: Sequence[str]
 
 

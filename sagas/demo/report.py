@@ -38,6 +38,9 @@ def report(
     for name, times in books.repeats.items():
         if times:
             console.print(f"  · {name}: calls repeated under their key and answered with the first answer: {times}")
+    for name, times in books.refused.items():
+        if times:
+            console.print(f"  · {name}: calls that came after they had been undone, and were refused: {times}")
     if all(finding.good for finding in findings):
         text = "\nThe books add up: nothing happened twice, nothing is left held, nothing was promised twice."
         console.print(Text(text, style="bold green"))

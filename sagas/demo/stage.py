@@ -125,6 +125,7 @@ class Stage:
             pools={name: await get(name, "/pools") for name in self.clients if name in pooled},
             problems=[f"{name}: {problem}" for name, found in audits.items() for problem in found["problems"]],
             repeats={name: found["repeats"] for name, found in audits.items()},
+            refused={name: found["refused"] for name, found in audits.items()},
             mailed=[str(mail["To"]) for mail in self.mailbox.mails],
         )
 

@@ -34,7 +34,9 @@ CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL,
     repeats INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE TABLE IF NOT EXISTS tombstones (key TEXT PRIMARY KEY, laid_by TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS tombstones (
+    key TEXT PRIMARY KEY, laid_by TEXT NOT NULL, refused INTEGER NOT NULL DEFAULT 0
+) STRICT;
 """
 
 
@@ -189,9 +191,10 @@ class Ledger:
         return [dict(row) for row in self._db.execute(sql, values)]
 
     def counts(self) -> Facts:
-        """Return how many calls were answered, how many were repeats, and how many tombstones lie."""
-        sql = "SELECT count(*) AS calls, coalesce(sum(repeats), 0) AS repeats FROM answers"
-        return {**self.read(sql)[0], **self.read("SELECT count(*) AS tombstones FROM tombstones")[0]}
+        """Return how many calls were answered and repeated, how many tombstones lie, and how many calls met one."""
+        answered = "SELECT count(*) AS calls, coalesce(sum(repeats), 0) AS repeats FROM answers"
+        undone = "SELECT count(*) AS tombstones, coalesce(sum(refused), 0) AS refused FROM tombstones"
+        return {**self.read(answered)[0], **self.read(undone)[0]}
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -209,7 +212,8 @@ def _known(entry: Entry, call: Call) -> Answer | None:
     if row is not None:
         entry.db.execute("UPDATE answers SET repeats = repeats + 1 WHERE key = ?", (call.key,))
         return Answer(row["status"], msgspec.json.decode(row["body"]), repeated=True)
-    if entry.one("SELECT 1 FROM tombstones WHERE key = ?", call.key) is not None:
+    late = entry.db.execute("UPDATE tombstones SET refused = refused + 1 WHERE key = ?", (call.key,))
+    if late.rowcount:
         return Answer(
             409, error_body("already_undone", f"the effect of key {call.key!r} was undone before it was asked for")
         )

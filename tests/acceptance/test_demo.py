@@ -80,6 +80,7 @@ def clean_books() -> Books:
         },
         problems=[],
         repeats={},
+        refused={},
         mailed=[ORDER.email],
     )
 

@@ -168,6 +168,19 @@ async def test_a_refused_undo_is_looked_at_anew(shop: Shop, name: str) -> None:
     assert (refused.json()["error"]["code"], again.status_code) == ("already_captured", 200)
 
 
+async def test_calls_that_come_after_their_undo_are_counted(tmp_path: Path) -> None:
+    """Each of them, not each key."""
+    with running_services(tmp_path, "", {"shipping": "shipping"}) as services:
+        async with client(services.addresses["shipping"]) as http:
+            await http.post("/cancellations", json={"undoes": "k"}, headers={"Idempotency-Key": "undo"})
+            body = {"reference": "r", "address": {"street": "s", "city": "c", "country": "AT"}}
+            for _ in range(2):
+                await http.post("/bookings", json=body, headers={"Idempotency-Key": "k"})
+            counts = (await http.get("/audit")).json()
+
+    assert counts == {"calls": 1, "repeats": 0, "tombstones": 1, "refused": 2, "problems": []}
+
+
 async def test_an_undo_of_a_refused_action_does_nothing(shop: Shop, name: str) -> None:
     """There is nothing to give back of a declined card."""
     body = {"reference": name, "card": "tok_declined", "amount": 500, "currency": "EUR"}
