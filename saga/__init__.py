@@ -80,6 +80,10 @@ from saga.types import (
 )
 
 if TYPE_CHECKING:
+    from saga.monitoring.logging import SagaLogFilter, SagaLogger
+    from saga.monitoring.metrics import SagaMetrics
+    from saga.monitoring.redaction import Redaction
+    from saga.monitoring.tracing import SagaTracer, trace_saga_action, trace_saga_compensation
     from saga.storage.opening import open_storage
     from saga.storage.postgresql import PostgreSQLSagaStorage
     from saga.storage.redis import RedisSagaStorage
@@ -88,12 +92,19 @@ else:
     _LAZY = {
         "PostgreSQLSagaStorage": "saga.storage.postgresql",
         "RedisSagaStorage": "saga.storage.redis",
+        "Redaction": "saga.monitoring.redaction",
         "SQLiteSagaStorage": "saga.storage.sqlite",
+        "SagaLogFilter": "saga.monitoring.logging",
+        "SagaLogger": "saga.monitoring.logging",
+        "SagaMetrics": "saga.monitoring.metrics",
+        "SagaTracer": "saga.monitoring.tracing",
         "open_storage": "saga.storage.opening",
+        "trace_saga_action": "saga.monitoring.tracing",
+        "trace_saga_compensation": "saga.monitoring.tracing",
     }
 
     def __getattr__(name: str) -> object:
-        """Load what brings a driver along when it is first asked for (PEP 562)."""
+        """Load what brings a driver or an exporter along when it is first asked for (PEP 562)."""
         if name in _LAZY:
             return getattr(import_module(_LAZY[name]), name)
         message = f"module {__name__!r} has no attribute {name!r}"
@@ -134,6 +145,7 @@ __all__ = [
     "Phase",
     "PostgreSQLSagaStorage",
     "RecordedError",
+    "Redaction",
     "RedisSagaStorage",
     "Reshaped",
     "RetryPolicy",
@@ -154,6 +166,9 @@ __all__ = [
     "SagaFilter",
     "SagaHandle",
     "SagaInfo",
+    "SagaLogFilter",
+    "SagaLogger",
+    "SagaMetrics",
     "SagaNotCancellableError",
     "SagaNotFoundError",
     "SagaOrchestrator",
@@ -170,6 +185,7 @@ __all__ = [
     "SagaStorageError",
     "SagaStorageUnavailableError",
     "SagaTimeoutError",
+    "SagaTracer",
     "SagaValidationError",
     "SagaVersionMovedError",
     "SkipReason",
@@ -180,4 +196,6 @@ __all__ = [
     "UnknownReason",
     "__version__",
     "open_storage",
+    "trace_saga_action",
+    "trace_saga_compensation",
 ]
