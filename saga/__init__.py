@@ -92,15 +92,10 @@ else:
     _LAZY = {
         "PostgreSQLSagaStorage": "saga.storage.postgresql",
         "RedisSagaStorage": "saga.storage.redis",
-        "Redaction": "saga.monitoring.redaction",
         "SQLiteSagaStorage": "saga.storage.sqlite",
-        "SagaLogFilter": "saga.monitoring.logging",
-        "SagaLogger": "saga.monitoring.logging",
-        "SagaMetrics": "saga.monitoring.metrics",
-        "SagaTracer": "saga.monitoring.tracing",
         "open_storage": "saga.storage.opening",
-        "trace_saga_action": "saga.monitoring.tracing",
-        "trace_saga_compensation": "saga.monitoring.tracing",
+        **dict.fromkeys(("Redaction", "SagaLogFilter", "SagaLogger", "SagaMetrics", "SagaTracer"), "saga.monitoring"),
+        **dict.fromkeys(("trace_saga_action", "trace_saga_compensation"), "saga.monitoring"),
     }
 
     def __getattr__(name: str) -> object:

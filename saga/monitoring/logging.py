@@ -67,7 +67,7 @@ _LEVEL_OF: dict[type[Event], int] = {
     RollbackFailed: logging.ERROR,
     AttentionSet: logging.WARNING,
 }
-"""Facts that are no good news. All others are ``info``; a takeover and a blocking attention are told by their fields."""
+"""Facts that are no good news; others are ``info``. A takeover and a blocking attention are told by their fields."""
 
 _ENDS = {Completed: "completed", RolledBack: "rolled_back", RollbackFailed: "failed"}
 
