@@ -36,8 +36,9 @@ MASK = "***"
 DEPTH_MAX = 16
 """Deeper values are masked as a whole."""
 
-_JWT = re.compile(r"eyJ[\w-]{4,}\.[\w-]+\.[\w-]*")
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]{0,256}:)\S*@")
+# Bounded, so that no text makes the search start everywhere and run to its end each time.
+_JWT = re.compile(r"(?<!eyJ)eyJ[\w-]{4,2048}\.[\w-]+\.[\w-]*")
+_URL_PASSWORD = re.compile(r"(://[^/\s:@]{0,256}:)\S{0,2048}@")
 _BEARER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
 _CARD = re.compile(r"(?<!\d)[2-6](?:[ -]?\d){12,18}(?!\d)")
 _SCHEME = r"(?:(?:bearer|basic|digest|token)\s+)?"
