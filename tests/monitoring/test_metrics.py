@@ -224,7 +224,9 @@ async def test_the_same_figures_go_to_opentelemetry() -> None:
         data = reader.get_metrics_data()
     assert data is not None
     [scope] = data.resource_metrics[0].scope_metrics
-    found = {metric.name: (metric, list(metric.data.data_points)) for metric in scope.metrics}
+    found: dict[str, tuple[Any, list[Any]]] = {
+        metric.name: (metric, list(metric.data.data_points)) for metric in scope.metrics
+    }
     for family in FAMILIES:
         if found.get(family.otel):
             assert found[family.otel][0].unit == family.unit
@@ -260,15 +262,18 @@ async def test_ten_thousand_sagas_make_few_series() -> None:
 
     metrics, registry = SagaMetrics(), CollectorRegistry()
     metrics.to_prometheus(registry)
-    async with InMemorySagaStorage() as storage, metrics.watch(storage):
-        async with SagaOrchestrator(storage, observers=[metrics]) as orchestrator:
-            for hundred in range(100):
-                await asyncio.gather(
-                    *(
-                        orchestrator.execute(Picking(f"sku-{hundred}-{number}", declined=number % 3 == 0))
-                        for number in range(100)
-                    )
+    async with (
+        InMemorySagaStorage() as storage,
+        metrics.watch(storage),
+        SagaOrchestrator(storage, observers=[metrics]) as orchestrator,
+    ):
+        for hundred in range(100):
+            await asyncio.gather(
+                *(
+                    orchestrator.execute(Picking(f"sku-{hundred}-{number}", declined=number % 3 == 0))
+                    for number in range(100)
                 )
+            )
     samples = samples_of(registry)
     assert sum(s.value for s in samples if s.name == "saga_started_total") == 10_000
     assert len(samples) <= SERIES_MAX

@@ -10,7 +10,7 @@ from saga import SagaValidationError
 from saga.monitoring import Redaction
 from saga.monitoring.redaction import one_line
 
-SECRET = "canary-7f3a"
+SECRET = "canary-7f3a"  # noqa: S105 - what the tests look for
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 CARD = "4111 1111 1111 1111"
 

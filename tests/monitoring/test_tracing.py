@@ -292,15 +292,17 @@ async def test_a_saga_started_in_the_callers_transaction_has_its_span_too(
     """Although another process may begin it: the attempts are children of what the starter exported."""
     cls = chain(step("a"), name="Order")
     file = tmp_path / "sagas.db"
-    async with SQLiteSagaStorage(file) as storage:
-        async with SagaOrchestrator(storage, observers=[SagaTracer(provider)], sweep_interval=0.05) as orchestrator:
-            with sqlite3.connect(file, isolation_level=None) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                handle = await orchestrator.start(cls(), connection=connection)
-                connection.execute("COMMIT")
-            connection.close()
-            await orchestrator.recover()
-            assert (await handle.wait()).success
+    async with (
+        SQLiteSagaStorage(file) as storage,
+        SagaOrchestrator(storage, observers=[SagaTracer(provider)], sweep_interval=0.05) as orchestrator,
+    ):
+        with sqlite3.connect(file, isolation_level=None) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            handle = await orchestrator.start(cls(), connection=connection)
+            connection.execute("COMMIT")
+        connection.close()
+        await orchestrator.recover()
+        assert (await handle.wait()).success
     assert parent_of(one(spans, "step a")) == id_of(one(spans, "saga Order"))
 
 
