@@ -144,4 +144,4 @@ def _check_quantity(quantity: int) -> None:
 
 if __name__ == "__main__":
     options = arguments("inventory").parse_args()
-    serve(service(Ledger(options.db, _SCHEMA)).app, options.port)
+    serve(service(Ledger(options.db, _SCHEMA)).app, options)

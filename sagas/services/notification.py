@@ -186,4 +186,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     smtp_host, _, smtp_port = options.smtp.rpartition(":")
     mailer = Mailer(smtp_host, int(smtp_port))
-    serve(service(Ledger(options.db, _SCHEMA), mailer).app, options.port)
+    serve(service(Ledger(options.db, _SCHEMA), mailer).app, options)

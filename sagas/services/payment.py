@@ -156,4 +156,4 @@ def service(ledger: Ledger) -> Service:
 
 if __name__ == "__main__":
     options = arguments("payment").parse_args()
-    serve(service(Ledger(options.db, _SCHEMA)).app, options.port)
+    serve(service(Ledger(options.db, _SCHEMA)).app, options)
