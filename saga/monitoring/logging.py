@@ -194,8 +194,7 @@ class SagaLogFilter(logging.Filter):
         bound = get_contextvars()
         record.saga_id = bound.get("saga_id", "-")
         record.step = bound.get("step", "-")
-        record.msg = self._redaction.text(record.getMessage())
-        record.args = None
+        record.msg, record.args = _Masked(record.msg, record.args, self._redaction), None
         if record.exc_info and not record.exc_text:
             record.exc_text = _PLAIN.formatException(record.exc_info)
         if record.exc_text:
@@ -204,6 +203,24 @@ class SagaLogFilter(logging.Filter):
 
 
 _PLAIN = logging.Formatter()
+
+
+class _Masked:
+    """A message that is formatted and masked when a handler asks for its text.
+
+    What goes wrong then is reported by the handler, as always, and not raised where the user's code logs.
+    """
+
+    __slots__ = ("_args", "_message", "_redaction")
+
+    def __init__(self, message: object, args: Any, redaction: Redaction) -> None:
+        self._message = message
+        self._args = args
+        self._redaction = redaction
+
+    def __str__(self) -> str:
+        text = str(self._message)
+        return self._redaction.text(text % self._args if self._args else text)
 
 
 class _Live:

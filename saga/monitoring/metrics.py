@@ -158,17 +158,21 @@ class SagaMetrics(Observer):
             refuse("every", every, "a number of seconds above 0")
         await self._look(storage)
         task = asyncio.get_running_loop().create_task(self._keep_looking(storage, every))
+        task.add_done_callback(self._unwatched)
         try:
             yield
         finally:
             task.cancel()
             await asyncio.wait([task])
-            self._counts.stored = None
 
     async def _keep_looking(self, storage: SagaStorage, every: float) -> None:
         while True:
             await sleep(self._clock, every)
             await self._look(storage)
+
+    def _unwatched(self, _task: asyncio.Task[None]) -> None:
+        # However it ended: figures that nobody reads anew must not be shown as if somebody did.
+        self._counts.stored = None
 
     async def _look(self, storage: SagaStorage) -> None:
         try:

@@ -204,6 +204,23 @@ def test_the_filter_masks_messages_and_tracebacks() -> None:
     assert "ValueError: invalid literal for int() with base 10: 'token: ***" in text.getvalue()
 
 
+def test_the_filter_raises_nothing_where_user_code_logs(capsys: pytest.CaptureFixture[str]) -> None:
+    """A message whose arguments do not fit is reported by the handler, as it is without the filter."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.addFilter(SagaLogFilter())
+    logger = logging.getLogger("shop.wrong")
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        logger.warning("no number: %d", "x")
+        logger.warning("100 % sure")
+    finally:
+        logger.removeHandler(handler)
+    assert "Logging error" in capsys.readouterr().err
+    assert text.getvalue() == "100 % sure\n"
+
+
 @pytest.mark.parametrize("output", ["json", "console"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\u2028", "\u0085", "\x1b[2K\r"])
 def test_no_text_of_a_saga_forges_a_record(output: Any, newline: str) -> None:
