@@ -30,7 +30,10 @@ class Observer:
     errors: int = 0
 
     def beside(self, observers: Sequence[Observer]) -> None:
-        """Take note of all observers that are told the same, this one among them; asked once, before anything else."""
+        """Take note of all observers that are told the same, this one among them; asked where they are given.
+
+        Only what this raises is raised there: no saga runs yet.
+        """
 
     def headers(self, saga: SagaInfo) -> Mapping[str, str]:  # noqa: ARG002 - a default for subclasses
         """Return what is to be stored with a new saga, such as a trace context; asked before it is created."""
@@ -44,7 +47,11 @@ class Observer:
         return nullcontext()
 
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
-        """Take note that this process stops driving a saga."""
+        """Take note that this process stops driving a saga.
+
+        Also of one that it was asked ``headers`` for and that it never drove: LOST if the saga could not be created,
+        RELEASED if it was written in the caller's own transaction, which may still be rolled back.
+        """
 
 
 class Observers:

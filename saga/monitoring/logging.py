@@ -192,8 +192,10 @@ class SagaLogFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Complete a record; none is held back."""
         bound = get_contextvars()
-        record.saga_id = bound.get("saga_id", "-")
-        record.step = bound.get("step", "-")
+        for name in ("saga_id", "step"):
+            # What the user's own code gave with ``extra`` stays.
+            if not hasattr(record, name):
+                setattr(record, name, bound.get(name, "-"))
         record.msg, record.args = _Masked(record.msg, record.args, self._redaction), None
         if record.exc_info and not record.exc_text:
             record.exc_text = _PLAIN.formatException(record.exc_info)

@@ -38,6 +38,7 @@ from saga.events import (
 from saga.testing import FakeClock
 from saga.types import ErrorRecord, LeaveReason, Outcome, Phase, UnknownReason
 from tests.unit.kit import AT_ONCE, chain, fail, step
+from tests.unit.test_context import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +63,11 @@ def _structlog_as_it_was() -> Iterator[None]:
     """What a test configures is gone after it."""
     yield
     structlog.reset_defaults()
+
+
+def unescaped(_logger: Any, _method: str, event: Any) -> str:
+    """Render a record without any care, as an application may."""
+    return " ".join(f"{key}={value}" for key, value in event.items())
 
 
 def records(text: str) -> list[dict[str, Any]]:
@@ -175,13 +181,17 @@ async def test_user_code_logs_with_the_saga_and_the_step(level: Any) -> None:
         async with SagaOrchestrator(observers=[logger]) as orchestrator:
             await orchestrator.execute(Talkative(), saga_id="o-1")
         stock.warning("outside")
+        stock.warning("mine", extra={"step": "7 of 9"})
     finally:
         stock.removeHandler(handler)
     assert records(own.getvalue()) == [
         {"event": "from structlog", "saga_id": "o-1", "step": "reserve"},
         {"event": "undoing", "saga_id": "o-1", "step": "reserve"},
     ]
-    assert plain.getvalue().splitlines() == ["o-1 reserve from logging"] * 2 + ["- - outside"]
+    assert plain.getvalue().splitlines() == ["o-1 reserve from logging"] * 2 + [
+        "- - outside",
+        "- 7 of 9 mine",
+    ]
     assert structlog.contextvars.get_contextvars() == {}
 
 
@@ -221,12 +231,24 @@ def test_the_filter_raises_nothing_where_user_code_logs(capsys: pytest.CaptureFi
     assert text.getvalue() == "100 % sure\n"
 
 
-@pytest.mark.parametrize("output", ["json", "console"])
+def test_what_is_bound_for_user_code_is_gone_after_it() -> None:
+    """What was bound before is there again, as where a step starts another saga."""
+    logger = SagaLogger(output="json", file=io.StringIO())
+    ctx = SagaContext(saga_id="o-1", step_name="pay", attempt=1, phase=Phase.ACTION, source=Source())
+    bound = structlog.contextvars.bound_contextvars(step="outer", request="r-1")
+    with bound:
+        with logger.around(INFO, ctx):
+            assert structlog.contextvars.get_contextvars() == {"saga_id": "o-1", "step": "pay", "request": "r-1"}
+        assert structlog.contextvars.get_contextvars() == {"step": "outer", "request": "r-1"}
+
+
+@pytest.mark.parametrize("output", ["json", "console", "raw"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\u2028", "\u0085", "\x1b[2K\r"])
 def test_no_text_of_a_saga_forges_a_record(output: Any, newline: str) -> None:
     """Errors, reasons and messages stay on the one line of their fact."""
     lines = io.StringIO()
-    logger = SagaLogger(output=output, file=lines)
+    raw = structlog.wrap_logger(structlog.WriteLogger(lines), processors=[unescaped])
+    logger = SagaLogger(raw) if output == "raw" else SagaLogger(output=output, file=lines)
     forged = f'x{newline}{{"event": "completed", "saga_id": "o-2"}}'
     error = ErrorRecord("ValueError", forged)
     logger.on_event(INFO, AttemptFailed("a", Phase.ACTION, 1, error))

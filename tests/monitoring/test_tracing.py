@@ -154,9 +154,10 @@ async def test_each_retry_is_a_span_and_the_failure_before_it_says_when(provider
 async def test_the_trace_continues_the_callers(provider: TracerProvider, spans: Spans) -> None:
     """And the span's own context is what is stored with the saga."""
     tracer = provider.get_tracer("caller")
+    from_afar = propagate.extract({"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "tracestate": "vendor=7"})
     async with InMemorySagaStorage() as storage:
         async with SagaOrchestrator(storage, observers=[SagaTracer(provider)]) as orchestrator:
-            with tracer.start_as_current_span("request") as request:
+            with tracer.start_as_current_span("request", from_afar) as request:
                 await orchestrator.execute(chain(step("a"), name="Order")(), saga_id="o-1")
         [stored] = await storage.load(["o-1"])
     root = one(spans, "saga Order")
@@ -164,7 +165,8 @@ async def test_the_trace_continues_the_callers(provider: TracerProvider, spans: 
     first = stored.entries[0].events[0]
     assert isinstance(first, Created)
     trace_id, span_id = id_of(root)
-    assert set(first.headers) == {"traceparent"}
+    assert set(first.headers) == {"traceparent", "tracestate"}
+    assert first.headers["tracestate"] == "vendor=7"
     version, stored_trace, stored_span, flags = first.headers["traceparent"].split("-")
     assert (version, int(stored_trace, 16), int(stored_span, 16)) == ("00", trace_id, span_id)
     assert trace.TraceFlags(int(flags, 16)).sampled
