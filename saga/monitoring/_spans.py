@@ -107,6 +107,7 @@ class Attempt:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        # By the clock that the SDK stamps spans with.
         self.left_at = time.time_ns()
         otel_context.detach(self._token)
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -302,10 +303,29 @@ async def test_a_saga_started_in_the_callers_transaction_has_its_span_too(
             connection.execute("BEGIN IMMEDIATE")
             handle = await orchestrator.start(cls(), connection=connection)
             connection.execute("COMMIT")
+        root = one(spans, "saga Order")
         connection.close()
         await orchestrator.recover()
         assert (await handle.wait()).success
-    assert parent_of(one(spans, "step a")) == id_of(one(spans, "saga Order"))
+    assert parent_of(one(spans, "step a")) == id_of(root)
+
+
+def test_an_attempts_span_is_current_while_its_code_runs_and_ends_with_it(
+    provider: TracerProvider, spans: Spans
+) -> None:
+    """Although it is exported only when the outcome is stored: the write is not a part of it."""
+    info = SagaInfo("o-1", "Order", "1")
+    tracer = SagaTracer(provider)
+    with tracer.around(info, context("a")):
+        running = trace.get_current_span()
+        assert running.is_recording()
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    assert spans.get_finished_spans() == ()
+    left_at = time.time_ns()
+    tracer.on_event(info, AttemptSucceeded("a", Phase.ACTION, 1))
+    span = one(spans, "step a")
+    assert span.end_time is not None
+    assert span.end_time <= left_at
 
 
 class Traced(Saga):
