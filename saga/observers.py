@@ -97,7 +97,8 @@ class Observers:
         exits: list[Leave] = []
         for observer in self._observers:
             manager = self._guarded(observer, _entered, observer, saga, ctx)
-            if manager is not None:
+            # One that does nothing need not be left.
+            if manager is not None and type(manager) is not nullcontext:
                 exits.insert(0, self._exit_of(observer, manager))
         return exits
 

@@ -10,6 +10,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+import msgspec
 import structlog
 from structlog.contextvars import bind_contextvars, get_contextvars, reset_contextvars
 
@@ -59,15 +60,25 @@ LEVELS: dict[Level, int] = {
     "error": logging.ERROR,
 }
 
+_INFO = logging.INFO
+_BY_FIELDS = -1
+"""What it says decides: a takeover is a warning, blocking attention an error."""
+
 _LEVEL_OF: dict[type[Event], int] = {
     AttemptFailed: logging.WARNING,
     AttemptUnknown: logging.WARNING,
     LateOutcome: logging.WARNING,
     TurnedBack: logging.WARNING,
     RollbackFailed: logging.ERROR,
-    AttentionSet: logging.WARNING,
+    AttentionSet: _BY_FIELDS,
+    Claimed: _BY_FIELDS,
 }
-"""Facts that are no good news; others are ``info``. A takeover and a blocking attention are told by their fields."""
+"""Facts that are no good news; others are ``info``."""
+
+_BOUND = bind_contextvars(saga_id="", step="")
+reset_contextvars(**_BOUND)
+_SAGA_ID, _STEP = _BOUND["saga_id"].var, _BOUND["step"].var
+"""The variables that structlog itself uses for these keys: asking for them each time costs as much as all the rest."""
 
 _ENDS = {Completed: "completed", RolledBack: "rolled_back", RollbackFailed: "failed"}
 
@@ -113,6 +124,7 @@ class SagaLogger(Observer):
         self._clock: Clock = SystemClock() if clock is None else clock
         self._monotonic = self._clock.monotonic
         self._given = _lines(output, sys.stderr if file is None else file) if output is not None else logger
+        self._own = output is not None
         self._write: dict[int, Callable[..., Any]] = {}
         self._enabled: Callable[[int], bool] | None = None
         self._live: dict[str, _Live] = {}
@@ -122,17 +134,17 @@ class SagaLogger(Observer):
         kind = type(event)
         if kind is Created or kind is Claimed:
             self._follow(saga, new=kind is Created)
-        level = _LEVEL_OF.get(kind, logging.INFO)
-        if kind is Claimed or kind is AttentionSet:
+        level = _LEVEL_OF.get(kind, _INFO)
+        if level == _BY_FIELDS:
             level = _level_by_fields(event)
         if not self._wants(level):
             return
-        fields: dict[str, Any] = {"saga_id": saga.saga_id, "saga": one_line(saga.saga_name)}
+        name = saga.saga_name
+        fields: dict[str, Any] = {"saga_id": saga.saga_id, "saga": name if name.isprintable() else one_line(name)}
         describe = _FIELDS.get(kind)
         if describe is not None:
             describe(self, saga, event, fields)
-        trace_id = trace_id_of(saga.headers)
-        if trace_id:
+        if saga.headers and (trace_id := trace_id_of(saga.headers)):
             fields["trace_id"] = trace_id
         self._write[level](_NAMES[kind], **fields)
 
@@ -172,8 +184,9 @@ class SagaLogger(Observer):
         if not self._write:
             log = (structlog.get_logger("saga") if self._given is None else self._given).bind()
             self._write = {number: getattr(log, name) for name, number in LEVELS.items()}
-            # Both kinds of structlog's loggers can tell whether a record would be thrown away, under two names.
-            self._enabled = getattr(log, "is_enabled_for", None) or getattr(log, "isEnabledFor", None)
+            if not self._own:
+                # Both kinds of structlog's loggers can tell whether a record would be thrown away, under two names.
+                self._enabled = getattr(log, "is_enabled_for", None) or getattr(log, "isEnabledFor", None)
         return self._enabled is None or self._enabled(level)
 
 
@@ -252,7 +265,7 @@ class _Bound:
         self._tokens: Any = None
 
     def __enter__(self) -> None:
-        self._tokens = bind_contextvars(saga_id=self._saga_id, step=self._step)
+        self._tokens = (_SAGA_ID.set(self._saga_id), _STEP.set(self._step))
         self._begun = self._monotonic()
 
     def __exit__(
@@ -260,12 +273,14 @@ class _Bound:
     ) -> None:
         if self._live is not None:
             self._live.ran[self._step, self._phase] = round(self._monotonic() - self._begun, 6)
-        reset_contextvars(**self._tokens)
+        saga_id, step = self._tokens
+        _SAGA_ID.reset(saga_id)
+        _STEP.reset(step)
 
 
 def _lines(output: Literal["json", "console"], file: TextIO) -> Any:
     """Return a logger that writes lines of its own, whatever structlog is configured to do."""
-    renderer: Any = structlog.processors.JSONRenderer()
+    renderer: Any = structlog.processors.JSONRenderer(serializer=_encoded)
     if output == "console":
         renderer = structlog.dev.ConsoleRenderer(colors=file.isatty())
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
@@ -276,6 +291,11 @@ def _lines(output: Literal["json", "console"], file: TextIO) -> Any:
         context_class=dict,
         cache_logger_on_first_use=True,
     )
+
+
+def _encoded(record: dict[str, Any], **_options: object) -> str:
+    """Return a record as JSON; four times as fast as the standard library's encoder, which takes most of a record."""
+    return msgspec.json.encode(record, enc_hook=repr).decode()
 
 
 def _level_by_fields(event: Event) -> int:

@@ -177,7 +177,7 @@ class SagaTracer(Observer):
 
 
 _Ended = AttemptSucceeded | AttemptFailed | AttemptUnknown | AttemptNotRun
-_ENDS_AN_ATTEMPT = (AttemptSucceeded, AttemptFailed, AttemptUnknown, AttemptNotRun)
+_ENDS_AN_ATTEMPT = frozenset({AttemptSucceeded, AttemptFailed, AttemptUnknown, AttemptNotRun})
 
 
 _GLOBAL = Tracers(None)

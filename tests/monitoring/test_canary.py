@@ -155,7 +155,7 @@ async def test_a_canary_is_seen_at_no_sink(sinks: Sinks) -> None:
         async with (
             InMemorySagaStorage() as storage,
             metrics.watch(storage),
-            SagaOrchestrator(storage, observers=observers) as orchestrator,
+            SagaOrchestrator(storage, observers=observers, sweep_interval=0.05) as orchestrator,
         ):
             result = await orchestrator.execute(Leaky(CANARY, {"iban": CANARY}), saga_id="o-1")
             await orchestrator.retry("o-1", f"password={CANARY}")

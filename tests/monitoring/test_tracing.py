@@ -264,7 +264,8 @@ async def test_a_saga_that_was_handed_over_goes_on_without_a_takeover(provider: 
         async with SagaOrchestrator(storage, observers=[SagaTracer(provider)], drain_timeout=0) as orchestrator:
             await orchestrator.start(cls(), saga_id="o-1")
             await reached.wait()
-        async with SagaOrchestrator(storage, sagas=[cls], observers=[SagaTracer(provider)]) as orchestrator:
+        second = SagaOrchestrator(storage, sagas=[cls], observers=[SagaTracer(provider)], sweep_interval=0.05)
+        async with second as orchestrator:
             assert (await orchestrator.execute(cls(), saga_id="o-1")).success
     first, second = by_name(spans)["step a"]
     assert first.attributes is not None
