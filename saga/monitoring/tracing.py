@@ -18,7 +18,6 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     INVALID_SPAN,
-    INVALID_SPAN_CONTEXT,
     Link,
 )
 
@@ -75,9 +74,7 @@ class SagaTracer(Observer):
         if tracer is None:
             # Without an SDK, what the caller's context says is handed on.
             return {} if trace.get_current_span() is INVALID_SPAN else headers_of()
-        attributes = {"saga.id": saga.saga_id, "saga.name": saga.saga_name, "saga.version": saga.saga_version}
-        span = tracer.start_span(f"saga {saga.saga_name}", attributes=attributes)
-        self._opening[saga.saga_id] = span
+        span = self._opening[saga.saga_id] = self._root(tracer, saga, None)
         return headers_of(trace.set_span_in_context(span, Context()))
 
     def on_event(self, saga: SagaInfo, event: Event) -> None:
@@ -99,7 +96,7 @@ class SagaTracer(Observer):
         tracer = self._tracers.get()
         if tracer is None:
             return _IDLE
-        live = self._live_of(saga)
+        live = self._live_of(tracer, saga)
         span = self._begin(tracer, live, saga, ctx)
         return Attempt(live, ctx.step_name, ctx.phase, span, Within(tracer, self._redaction))
 
@@ -113,11 +110,21 @@ class SagaTracer(Observer):
         if live is not None:
             live.close()
 
-    def _live_of(self, saga: SagaInfo) -> Trace:
+    def _live_of(self, tracer: Tracer, saga: SagaInfo) -> Trace:
         live = self._live.get(saga.saga_id)
         if live is None:
-            live = self._live[saga.saga_id] = Trace(context_of(saga.headers, Context()))
+            parent = context_of(saga.headers, Context())
+            if not parent:
+                # Created where nobody traced: its attempts in this process are one trace at least.
+                root = self._root(tracer, saga, parent)
+                root.end()
+                parent = trace.set_span_in_context(root, parent)
+            live = self._live[saga.saga_id] = Trace(parent)
         return live
+
+    def _root(self, tracer: Tracer, saga: SagaInfo, parent: Context | None) -> Span:
+        attributes = {"saga.id": saga.saga_id, "saga.name": saga.saga_name, "saga.version": saga.saga_version}
+        return tracer.start_span(f"saga {saga.saga_name}", parent, attributes=attributes)
 
     def _begin(self, tracer: Tracer, live: Trace, saga: SagaInfo, ctx: SagaContext) -> Span:
         attributes: dict[str, str | int] = {
@@ -137,7 +144,7 @@ class SagaTracer(Observer):
         tracer = self._tracers.get()
         if tracer is None:
             return
-        live = self._live_of(saga)
+        live = self._live_of(tracer, saga)
         attributes: dict[str, str | int] = {
             "saga.id": saga.saga_id,
             "saga.name": saga.saga_name,
@@ -145,9 +152,8 @@ class SagaTracer(Observer):
             "saga.fence": fact.fence,
             "saga.recoveries": fact.recoveries,
         }
-        first = trace.get_current_span(live.parent).get_span_context()
-        links = [] if first == INVALID_SPAN_CONTEXT else [Link(first)]
-        span = tracer.start_span(f"takeover {saga.saga_name}", live.parent, attributes=attributes, links=links)
+        first = Link(trace.get_current_span(live.parent).get_span_context())
+        span = tracer.start_span(f"takeover {saga.saga_name}", live.parent, attributes=attributes, links=[first])
         live.taken_over(span)
 
     def _ended(self, live: Trace, fact: _Ended) -> None:

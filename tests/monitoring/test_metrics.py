@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -280,6 +282,21 @@ async def test_ten_thousand_sagas_make_few_series() -> None:
     steps = {sample.labels["step"] for sample in samples if "step" in sample.labels}
     assert "other" in steps
     assert len(steps) == 6
+
+
+def test_without_prometheus_client_the_error_names_the_extra() -> None:
+    """And everything else works without it."""
+    code = """
+import sys
+sys.modules["prometheus_client"] = None
+from saga import SagaExecutionError, SagaMetrics
+try:
+    SagaMetrics().to_prometheus()
+except SagaExecutionError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "extra 'prometheus'" in done.stdout
 
 
 def test_so_many_steps_have_a_label_of_their_own() -> None:
