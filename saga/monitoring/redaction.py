@@ -15,6 +15,7 @@ from saga.exceptions import SagaValidationError
 
 SECRET_KEYS = (
     "pass(?:word|wd|phrase|code)",
+    "(?<![a-z])pass(?![a-z])",
     "pwd",
     "secret",
     "token",
@@ -28,7 +29,7 @@ SECRET_KEYS = (
     "iban",
     "account[_-]?number",
     "ssn",
-    "(?<![a-z])pin(?![a-z])",
+    "(?<![a-z])(?:pin|otp)(?![a-z])",
 )
 """Regular expressions, searched for without regard to case: a key in which one is found holds a secret."""
 
@@ -39,12 +40,18 @@ DEPTH_MAX = 16
 # Bounded, so that no text makes the search start everywhere and run to its end each time.
 _JWT = re.compile(r"(?<!eyJ)eyJ[\w-]{4,2048}\.[\w-]+\.[\w-]*")
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]{0,256}:)\S{0,2048}@")
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|$)", re.DOTALL
+)
 _BEARER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
 _CARD = re.compile(r"(?<!\d)[2-6](?:[ -]?\d){12,18}(?!\d)")
 _SCHEME = r"(?:(?:bearer|basic|digest|token)\s+)?"
-_QUOTED = r"""(?P<quote>\\{0,3}["']).*?(?:(?P=quote)|$)"""
+_QUOTED = r"""(?P<quote>\\{0,3}["'])(?:(?!(?P=quote))(?:\\.|.))*(?:(?P=quote)|$)"""
 _BRACKETED = r"[\[({][^\])}]*[\])}]?"
 _BARE = r"""[^\s,;&)}\]"'<]+"""
+_BETWEEN = r"""(?:\s{0,8}(?:=>|[:=>]|%3[AD])\s{0,8}|(?<=["'])\s{0,8},\s{0,8}(?=\\{0,3}["']))"""
+"""What stands between a key and its value; a comma only in a pair of quoted ones."""
+
 _VALUE = f"{_SCHEME}(?:{_QUOTED}|{_BRACKETED}|{_BARE})"
 """What may stand behind a key in running text: in quotes, in brackets, or up to the next blank or separator."""
 
@@ -63,7 +70,7 @@ class Redaction:
     def __init__(
         self, *, keys: Collection[str] = SECRET_KEYS, patterns: Collection[str] = (), mask: str = MASK
     ) -> None:
-        """Say what is secret beside card numbers, JWTs, bearer tokens and passwords in URLs.
+        """Say what is secret beside card numbers, JWTs, bearer tokens, private keys and passwords in URLs.
 
         Args:
             keys: Regular expressions for keys whose values are secret, in place of ``SECRET_KEYS``.
@@ -78,7 +85,7 @@ class Redaction:
         try:
             self._keys = re.compile(words, re.IGNORECASE)
             self._assigned = re.compile(
-                rf"((?:{words})[\w-]{{0,64}}\\{{0,3}}[\"']?\s{{0,8}}(?:=>|[:=>])\s{{0,8}}){_VALUE}",
+                rf"((?:{words})[\w-]{{0,64}}\\{{0,3}}[\"']?{_BETWEEN}){_VALUE}",
                 re.IGNORECASE | re.DOTALL,
             )
             self._patterns = [re.compile(pattern) for pattern in patterns]
@@ -95,6 +102,8 @@ class Redaction:
         mask = self.mask
         if "://" in text:
             text = _URL_PASSWORD.sub(lambda found: f"{found[1]}{mask}@", text)
+        if "-----BEGIN" in text:
+            text = _PRIVATE_KEY.sub(lambda _: mask, text)
         if "eyJ" in text:
             text = _JWT.sub(lambda _: mask, text)
         text = self._assigned.sub(lambda found: f"{found[1]}{mask}", text)

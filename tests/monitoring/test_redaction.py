@@ -77,6 +77,11 @@ def test_a_key_that_only_looks_like_a_secret_one_is_left_alone(key: str) -> None
         f"<password>{SECRET}</password>",
         f"password => {SECRET}",
         f'password="two words {SECRET}"',
+        f"password='it\\'s {SECRET}', n=1",
+        f"[('password', '{SECRET}'), ('n', 1)]",
+        f"password%3D{SECRET}%26n%3D1",
+        f"pass={SECRET} otp={SECRET}",
+        f"it is -----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----",
     ],
 )
 def test_a_secret_in_a_text_is_masked_where_its_form_or_its_key_tells(text: str) -> None:
@@ -105,6 +110,8 @@ def test_a_card_number_is_known_by_its_check_digit(card: str) -> None:
         "http://inventory:8080/reserve answered 503 for a@b.example",
         "order 1234567890123 of 2026-11-25T14:48:39Z took 12.5 s",
         "token expired",
+        "the password, the card, and the pin",
+        "it may pass",
         "",
     ],
 )
