@@ -213,8 +213,7 @@ class SagaRun:
 
     async def _create(self) -> Decision:
         facts = self._first_facts
-        if self.env.observers.present:
-            headers = self.env.observers.headers(self.info)
+        if self.env.observers.present and (headers := self.env.observers.headers(self.info)):
             facts = tuple(replace(fact, headers=headers) if isinstance(fact, Created) else fact for fact in facts)
         self._info = None
         now = self.env.clock.now()

@@ -113,14 +113,20 @@ class Attempt:
 
 
 class Tracers:
-    """Gives a tracer where an SDK is installed."""
+    """Gives a tracer where an SDK is installed.
 
-    __slots__ = ("_found", "_given", "_of")
+    Attributes:
+        found: What the last look found; looking costs more than all else that is done without an SDK.
+    """
+
+    __slots__ = ("_given", "_of", "found")
 
     def __init__(self, given: TracerProvider | None) -> None:
         self._given = given
         self._of: TracerProvider | None = None
-        self._found: Tracer | None = None
+        self.found: Tracer | None = None
+        if given is not None:
+            self.get()
 
     def get(self) -> Tracer | None:
         """Return a tracer; None without an SDK, where making spans would be work for nothing."""
@@ -128,8 +134,8 @@ class Tracers:
         if provider is not self._of:
             self._of = provider
             idle = isinstance(provider, ProxyTracerProvider | NoOpTracerProvider)
-            self._found = None if idle else provider.get_tracer("saga")
-        return self._found
+            self.found = None if idle else provider.get_tracer("saga")
+        return self.found
 
 
 class Inner:

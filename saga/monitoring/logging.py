@@ -137,7 +137,7 @@ class SagaLogger(Observer):
         level = _LEVEL_OF.get(kind, _INFO)
         if level == _BY_FIELDS:
             level = _level_by_fields(event)
-        if not self._wants(level):
+        if level < self._level or not self._wants(level):
             return
         name = saga.saga_name
         fields: dict[str, Any] = {"saga_id": saga.saga_id, "saga": name if name.isprintable() else one_line(name)}
@@ -150,7 +150,7 @@ class SagaLogger(Observer):
 
     def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:
         """Bind the saga's id and the step while an attempt's user code runs."""
-        return _Bound(saga.saga_id, ctx.step_name, ctx.phase, self._live.get(saga.saga_id), self._monotonic)
+        return _Bound(ctx, self._live.get(saga.saga_id), self._monotonic)
 
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
         """Forget a saga, and say so if another process took it."""
@@ -165,7 +165,8 @@ class SagaLogger(Observer):
     def ran(self, saga: SagaInfo, step: str, phase: Phase) -> float | None:
         """Return how many seconds the user code of the attempt that just ended ran; None if not in this process."""
         live = self._live.get(saga.saga_id)
-        return None if live is None else live.ran.pop((step, phase), None)
+        seconds = None if live is None else live.ran.pop((step, phase), None)
+        return None if seconds is None else round(seconds, 6)
 
     def age(self, saga: SagaInfo) -> float | None:
         """Return how many seconds ago the saga was created."""
@@ -251,28 +252,25 @@ class _Live:
 class _Bound:
     """Binds contextvars around user code, and times it."""
 
-    __slots__ = ("_begun", "_live", "_monotonic", "_phase", "_saga_id", "_step", "_tokens")
+    __slots__ = ("_begun", "_ctx", "_live", "_monotonic", "_tokens")
 
-    def __init__(
-        self, saga_id: str, step: str, phase: Phase, live: _Live | None, monotonic: Callable[[], float]
-    ) -> None:
-        self._saga_id = saga_id
-        self._step = step
-        self._phase = phase
+    def __init__(self, ctx: SagaContext, live: _Live | None, monotonic: Callable[[], float]) -> None:
+        self._ctx = ctx
         self._live = live
         self._monotonic = monotonic
         self._begun = 0.0
         self._tokens: Any = None
 
     def __enter__(self) -> None:
-        self._tokens = (_SAGA_ID.set(self._saga_id), _STEP.set(self._step))
+        self._tokens = (_SAGA_ID.set(self._ctx.saga_id), _STEP.set(self._ctx.step_name))
         self._begun = self._monotonic()
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        ctx = self._ctx
         if self._live is not None:
-            self._live.ran[self._step, self._phase] = round(self._monotonic() - self._begun, 6)
+            self._live.ran[ctx.step_name, ctx.phase] = self._monotonic() - self._begun
         saga_id, step = self._tokens
         _SAGA_ID.reset(saga_id)
         _STEP.reset(step)

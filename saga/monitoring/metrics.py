@@ -16,7 +16,6 @@ from saga.checks import check_seconds, refuse
 from saga.clock import SystemClock, sleep
 from saga.events import (
     AttemptFailed,
-    AttemptStarted,
     AttemptSucceeded,
     AttemptUnknown,
     Claimed,
@@ -87,7 +86,6 @@ class SagaMetrics(Observer):
         self._takes: dict[type[Event], Callable[[SagaInfo, Any], float | None]] = {
             Created: self._created,
             Claimed: self._claimed,
-            AttemptStarted: self._started,
             AttemptSucceeded: self._succeeded,
             AttemptFailed: self._failed,
             AttemptUnknown: self._unknown,
@@ -199,6 +197,9 @@ class SagaMetrics(Observer):
 
     def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:
         """Time an attempt's user code."""
+        if ctx.phase is Phase.COMPENSATION:
+            # Of a saga that was taken over nothing else tells that it had turned back before.
+            self._turned_back(saga)
         return _Timed(self, saga.saga_name, ctx)
 
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
@@ -238,17 +239,10 @@ class SagaMetrics(Observer):
             age = 0.0 if saga.created_at is None else max(0.0, self._clock.now() - saga.created_at)
             self._live[saga.saga_id] = Live(figures, self.monotonic() - age)
 
-    def _started(self, saga: SagaInfo, fact: AttemptStarted) -> None:
-        if fact.phase is Phase.COMPENSATION:
-            self._set(saga, SagaStatus.COMPENSATING)
-
-    def _turned_back(self, saga: SagaInfo, _fact: TurnedBack) -> None:
-        self._set(saga, SagaStatus.COMPENSATING)
-
-    def _set(self, saga: SagaInfo, status: SagaStatus) -> None:
+    def _turned_back(self, saga: SagaInfo, _fact: TurnedBack | None = None) -> None:
         live = self._live.get(saga.saga_id)
         if live is not None:
-            live.status = status
+            live.status = SagaStatus.COMPENSATING
 
     def _succeeded(self, saga: SagaInfo, fact: AttemptSucceeded) -> None:
         self._count(saga, fact, Outcome.SUCCEEDED)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from opentelemetry import trace
@@ -33,10 +32,12 @@ from saga.events import (
 from saga.monitoring._spans import Attempt, Inner, Trace, Tracers, Within, say_failure, within
 from saga.monitoring._trace_context import context_of, headers_of
 from saga.monitoring.redaction import Redaction, one_line
-from saga.observers import Observer
+from saga.observers import NOTHING, Observer
 from saga.types import LeaveReason, Outcome, Phase, UnknownReason
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
     from saga.events import Event
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_IDLE = nullcontext()
 _NAMES = {Phase.ACTION: "step", Phase.COMPENSATION: "compensate"}
 
 
@@ -84,8 +84,8 @@ class SagaTracer(Observer):
             span = self._opening.pop(saga.saga_id, None)
             if span is not None:
                 span.end()
-        elif kind is Claimed and cast("Claimed", event).expired:
-            self._taken_over(saga, cast("Claimed", event))
+        elif kind is Claimed:
+            self._claimed(saga, cast("Claimed", event))
         elif kind in _ENDS_AN_ATTEMPT:
             live = self._live.get(saga.saga_id)
             if live is not None:
@@ -93,9 +93,9 @@ class SagaTracer(Observer):
 
     def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:
         """Make the attempt's span the current one while its user code runs."""
-        tracer = self._tracers.get()
+        tracer = self._tracers.found
         if tracer is None:
-            return _IDLE
+            return NOTHING
         live = self._live_of(tracer, saga)
         span = self._begin(tracer, live, saga, ctx)
         return Attempt(live, ctx.step_name, ctx.phase, span, Within(tracer, self._redaction))
@@ -139,10 +139,10 @@ class SagaTracer(Observer):
         name = f"{_NAMES[ctx.phase]} {ctx.step_name}"
         return tracer.start_span(name, live.parent, attributes=attributes, links=live.links)
 
-    def _taken_over(self, saga: SagaInfo, fact: Claimed) -> None:
-        """Begin the span of a takeover, which ends when it is known what was cut off."""
+    def _claimed(self, saga: SagaInfo, fact: Claimed) -> None:
+        """Look for an SDK anew, and begin the span of a takeover, which ends once it is known what was lost."""
         tracer = self._tracers.get()
-        if tracer is None:
+        if tracer is None or not fact.expired:
             return
         live = self._live_of(tracer, saga)
         attributes: dict[str, str | int] = {
