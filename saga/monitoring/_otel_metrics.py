@@ -52,7 +52,7 @@ class Instruments:
     def _reader(self, family: Family) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_options: CallbackOptions) -> Iterable[Observation]:
             return [
-                Observation(value, dict(zip(family.labels, map(str, labels), strict=True)))
+                Observation(value, dict(zip(family.labels, labels, strict=True)))
                 for labels, value in self._read().get(family.name, ())
                 if not isinstance(value, Histogram)
             ]

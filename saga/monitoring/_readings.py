@@ -15,13 +15,11 @@ from saga.types import AT_REST, Outcome, Phase
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from saga.monitoring._figures import Figures, Live
+    from saga.monitoring._figures import Figures, Live, Work
     from saga.types import SagaStatistics, SagaStatus
 
 Reading = dict[str, list[tuple[tuple[str, ...], float | Histogram]]]
 """By the name of a family: the values of its labels, and what they stand at."""
-
-_NOTHING = Histogram()
 
 
 class Counts:
@@ -58,15 +56,10 @@ def reading_of(counts: Counts, now: float) -> Reading:
         reading[families.TAKEOVERS.name].append(((name,), figures.takeovers))
         reading[families.RUNNING.name].append(((name,), running[id(figures)]))
         for status, count in figures.finished.items():
-            reading[families.FINISHED.name].append(((name, status), count))
+            reading[families.FINISHED.name].append(((name, status.value), count))
         for status, histogram in figures.durations.items():
-            reading[families.DURATION.name].append(((name, status), histogram.copy()))
-        for attempt, count in figures.attempts.items():
-            reading[families.ATTEMPTS.name].append(((name, *attempt), count))
-        for work, histogram in figures.step_durations.items():
-            reading[families.STEP_DURATION.name].append(((name, *work), histogram.copy()))
-        for phase, count in figures.retries.items():
-            reading[families.RETRIES.name].append(((name, phase), count))
+            reading[families.DURATION.name].append(((name, status.value), histogram.copy()))
+        _add_works(reading, name, figures)
     reading[families.LEASES_LOST.name].append(((), counts.leases_lost))
     reading[families.BUILD.name].append(((_version(),), 1))
     for observer, count in counts.errors.items():
@@ -74,6 +67,28 @@ def reading_of(counts: Counts, now: float) -> Reading:
     if counts.stored is not None:
         _add_stored(reading, counts.stored, now)
     return reading
+
+
+def _add_works(reading: Reading, name: str, figures: Figures) -> None:
+    retries: Counter[str] = Counter()
+    for work in figures.works.values():
+        labels = (name, work.label, work.phase.value)
+        for outcome, count in _outcomes(work).items():
+            if count:
+                reading[families.ATTEMPTS.name].append(((*labels, outcome), count))
+        if work.durations.count:
+            reading[families.STEP_DURATION.name].append((labels, work.durations.copy()))
+        retries[work.phase.value] += work.retries
+    for phase, count in retries.items():
+        reading[families.RETRIES.name].append(((name, phase), count))
+
+
+def _outcomes(work: Work) -> dict[str, int]:
+    return {
+        Outcome.SUCCEEDED.value: work.succeeded,
+        Outcome.FAILED.value: work.failed,
+        Outcome.UNKNOWN.value: work.unknown,
+    }
 
 
 def _add_stored(reading: Reading, stored: SagaStatistics, now: float) -> None:
@@ -106,40 +121,29 @@ def snapshot_of(counts: Counts, now: float) -> MetricsSnapshot:
 def _figures_of(figures: Figures, live: Collection[Live], now: float) -> SagaFigures:
     by_status: Counter[SagaStatus] = Counter(figures.finished)
     by_status.update(each.status for each in live)
-    outcomes: Counter[str] = Counter()
-    for (_, _, outcome), count in figures.attempts.items():
-        outcomes[outcome] += count
-    undone = sum(
-        count
-        for (_, phase, outcome), count in figures.attempts.items()
-        if (phase, outcome) == (Phase.COMPENSATION, Outcome.SUCCEEDED)
-    )
+    works = figures.works.values()
     return SagaFigures(
         started=figures.started,
         by_status=dict(by_status),
         in_flight=len(live),
         oldest_unfinished=max((now - each.since for each in live), default=None),
         durations={status: durations_of(histogram) for status, histogram in figures.durations.items()},
-        attempts=outcomes.total(),
-        retries=figures.retries.total(),
-        compensations=undone,
-        failures=outcomes[Outcome.FAILED],
+        attempts=sum(sum(_outcomes(work).values()) for work in works),
+        retries=sum(work.retries for work in works),
+        compensations=sum(work.succeeded for work in works if work.phase is Phase.COMPENSATION),
+        failures=sum(work.failed for work in works),
         takeovers=figures.takeovers,
-        steps=_steps_of(figures),
+        steps={(work.label, work.phase.value): _step_of(work) for work in works},
     )
 
 
-def _steps_of(figures: Figures) -> dict[tuple[str, str], StepFigures]:
-    works = dict.fromkeys([*figures.step_durations, *((step, phase) for step, phase, _ in figures.attempts)])
-    return {
-        (step, phase): StepFigures(
-            succeeded=figures.attempts[step, phase, Outcome.SUCCEEDED],
-            failed=figures.attempts[step, phase, Outcome.FAILED],
-            unknown=figures.attempts[step, phase, Outcome.UNKNOWN],
-            durations=durations_of(figures.step_durations.get((step, phase), _NOTHING)),
-        )
-        for step, phase in works
-    }
+def _step_of(work: Work) -> StepFigures:
+    return StepFigures(
+        succeeded=work.succeeded,
+        failed=work.failed,
+        unknown=work.unknown,
+        durations=durations_of(work.durations),
+    )
 
 
 @cache

@@ -30,7 +30,7 @@ from saga.monitoring._figures import Figures, Live
 from saga.monitoring._otel_metrics import Instruments
 from saga.monitoring._readings import Counts, Reading, reading_of, snapshot_of
 from saga.observers import Observer
-from saga.types import LeaveReason, Outcome, Phase, SagaStatus
+from saga.types import LeaveReason, Phase, SagaStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -193,7 +193,7 @@ class SagaMetrics(Observer):
                 seconds = take(saga, event)
             # Outside of the lock, since a reader of OpenTelemetry holds its own while it asks for the figures.
             if seconds is not None and self._instruments is not None:
-                self._instruments.saga_duration(saga.saga_name, _ENDS[type(event)], seconds)
+                self._instruments.saga_duration(saga.saga_name, _ENDS[type(event)].value, seconds)
 
     def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:
         """Time an attempt's user code."""
@@ -212,11 +212,10 @@ class SagaMetrics(Observer):
     def ran(self, saga_name: str, ctx: SagaContext, seconds: float) -> None:
         """Count how long the user code of an attempt ran."""
         with self._lock:
-            figures = self._of(saga_name)
-            label = figures.label(ctx.step_name)
-            figures.ran(label, ctx.phase, seconds)
+            work = self._of(saga_name).work(ctx.step_name, ctx.phase)
+            work.durations.add(seconds)
         if self._instruments is not None:
-            self._instruments.step_duration(saga_name, label, ctx.phase, seconds)
+            self._instruments.step_duration(saga_name, work.label, work.phase.value, seconds)
 
     def _of(self, saga_name: str) -> Figures:
         figures = self._figures.get(saga_name)
@@ -245,21 +244,17 @@ class SagaMetrics(Observer):
             live.status = SagaStatus.COMPENSATING
 
     def _succeeded(self, saga: SagaInfo, fact: AttemptSucceeded) -> None:
-        self._count(saga, fact, Outcome.SUCCEEDED)
+        self._of(saga.saga_name).work(fact.step, fact.phase).succeeded += 1
 
     def _failed(self, saga: SagaInfo, fact: AttemptFailed) -> None:
-        self._count(saga, fact, Outcome.FAILED)
-        if fact.retry_in is not None:
-            self._of(saga.saga_name).retries[fact.phase] += 1
+        work = self._of(saga.saga_name).work(fact.step, fact.phase)
+        work.failed += 1
+        work.retries += fact.retry_in is not None
 
     def _unknown(self, saga: SagaInfo, fact: AttemptUnknown) -> None:
-        self._count(saga, fact, Outcome.UNKNOWN)
-        if fact.retry_in is not None:
-            self._of(saga.saga_name).retries[fact.phase] += 1
-
-    def _count(self, saga: SagaInfo, fact: AttemptSucceeded | AttemptFailed | AttemptUnknown, outcome: str) -> None:
-        figures = self._of(saga.saga_name)
-        figures.attempts[figures.label(fact.step), fact.phase, outcome] += 1
+        work = self._of(saga.saga_name).work(fact.step, fact.phase)
+        work.unknown += 1
+        work.retries += fact.retry_in is not None
 
     def _ended(self, saga: SagaInfo, fact: Completed | RolledBack | RollbackFailed) -> float:
         live = self._live.pop(saga.saga_id, None)
