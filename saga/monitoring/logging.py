@@ -185,9 +185,11 @@ class SagaLogger(Observer):
         if not self._write:
             log = (structlog.get_logger("saga") if self._given is None else self._given).bind()
             self._write = {number: getattr(log, name) for name, number in LEVELS.items()}
-            if not self._own:
-                # Both kinds of structlog's loggers can tell whether a record would be thrown away, under two names.
-                self._enabled = getattr(log, "is_enabled_for", None) or getattr(log, "isEnabledFor", None)
+            for name in () if self._own else ("is_enabled_for", "isEnabledFor"):
+                # Two kinds of structlog's loggers can tell whether a record would be thrown away. The class is asked,
+                # since a third kind takes every name that the logger inside has for a way to write a record.
+                if hasattr(type(log), name):
+                    self._enabled = getattr(log, name)
         return self._enabled is None or self._enabled(level)
 
 

@@ -319,6 +319,24 @@ async def test_a_level_holds_back_what_is_below_it() -> None:
     assert quiet.getvalue() == ""
 
 
+@pytest.mark.parametrize("wrapper", [structlog.BoundLogger, structlog.stdlib.BoundLogger])
+def test_records_go_through_the_standard_librarys_logging_where_structlog_does(
+    wrapper: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With either wrapper; its own levels hold back what is below them."""
+    structlog.configure(
+        processors=[structlog.processors.KeyValueRenderer(key_order=["event"])],
+        wrapper_class=wrapper,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    caplog.set_level(logging.ERROR, logger="saga")
+    logger = SagaLogger()
+    logger.on_event(INFO, Completed())
+    logger.on_event(INFO, AttentionSet(AttentionCode.CRASH_LOOP, "look", blocking=True))
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert caplog.records[0].getMessage().startswith("event='attention_set'")
+
+
 def test_wrong_arguments_are_refused() -> None:
     """Before any saga runs."""
     for wrong in ({"output": "xml"}, {"output": "json", "logger": structlog.get_logger()}, {"level": "loud"}):
