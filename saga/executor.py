@@ -225,7 +225,8 @@ class SagaRun:
             saga_id=self.saga_id, saga_name=self.definition.name, saga_version=self.definition.version, row=row
         )
         await self._journal.create(new, events, decision.state, now)
-        self.env.observers.on_events(self.info, events)
+        if self.env.observers.present:
+            self.env.observers.on_events(self.info, events)
         self._first_facts = ()
         self.created.set(None)
         return decision
