@@ -85,7 +85,7 @@ COMPILE = $(LOCK_VENV)/bin/uv pip compile pyproject.toml --quiet --universal --p
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade) --extra cli --extra services --group build
 
 lock: $(LOCK_VENV)/uv.stamp
-	$(COMPILE) --extra postgres --extra redis --group test --group lint --output-file requirements/dev.txt
+	$(COMPILE) --extra otel --extra postgres --extra prometheus --extra redis --group test --group lint --output-file requirements/dev.txt
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/demo.txt
 	@if grep -nE '(https?|file)://|^-|^ +# via -r /' requirements/*.txt; then echo "a lock names an address"; exit 1; fi
 

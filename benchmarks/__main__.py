@@ -16,6 +16,8 @@ commits as it comes and Redis writes its AOF with ``always``, both below the dir
 are in ``floors.py`` and ``server_floors.py``; their ratio to the library is the median of the ratios within each round.
 ``import saga`` is timed in 5 fresh processes after one that warms the disk's cache. A sleeping saga's size is the
 growth of resident memory. Orphans are sagas whose process died in their first step: another one adopts and ends them.
+Observers are given the facts of one W1 again and again; what they cost is held against a bare structlog record and a
+bare SDK span of the same run.
 
 Exit status: 0; with ``--check`` 1 if a requirement is not met. ``--quick`` only shows that everything runs.
 """
@@ -36,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import checks
 from benchmarks.measure import line
+from benchmarks.observing import of_observers
 from benchmarks.orphans import adopt
 from benchmarks.runners import FLOORS, STORAGES, disk_of, measure
 
@@ -65,16 +68,18 @@ class Plan:
         seconds: How long each time.
         sleepers: Sagas that sleep at once.
         orphans: Sagas of a dead process that another one adopts.
+        observed: Sagas whose facts are handed to each observer, in each round.
     """
 
     rounds: int
     seconds: float
     sleepers: int
     orphans: int
+    observed: int
 
 
-FULL = Plan(rounds=5, seconds=0.7, sleepers=10_000, orphans=10_000)
-QUICK = Plan(rounds=1, seconds=0.05, sleepers=500, orphans=100)
+FULL = Plan(rounds=5, seconds=0.7, sleepers=10_000, orphans=10_000, observed=1_000)
+QUICK = Plan(rounds=1, seconds=0.05, sleepers=500, orphans=100, observed=50)
 
 
 def lines(plan: Plan, storages: Sequence[str], directory: Path) -> Iterator[dict[str, Any]]:
@@ -101,6 +106,7 @@ def lines(plan: Plan, storages: Sequence[str], directory: Path) -> Iterator[dict
         if storage != "memory":
             seconds = asyncio.run(adopt(storage, plan.orphans, directory))
             yield checks.check(f"{storage}: seconds until {plan.orphans} orphans have ended", seconds, "<= 60")
+    yield from of_observers(plan.rounds, plan.observed)
     yield from checks.of_processes(plan.sleepers)
 
 

@@ -89,6 +89,10 @@ from saga.types import (
 )
 
 if TYPE_CHECKING:
+    from saga.monitoring.logging import SagaLogFilter, SagaLogger
+    from saga.monitoring.metrics import SagaMetrics
+    from saga.monitoring.redaction import Redaction
+    from saga.monitoring.tracing import SagaTracer, trace_saga_action, trace_saga_compensation
     from saga.storage.opening import open_storage
     from saga.storage.postgresql import PostgreSQLSagaStorage
     from saga.storage.redis import RedisSagaStorage
@@ -99,10 +103,12 @@ else:
         "RedisSagaStorage": "saga.storage.redis",
         "SQLiteSagaStorage": "saga.storage.sqlite",
         "open_storage": "saga.storage.opening",
+        **dict.fromkeys(("Redaction", "SagaLogFilter", "SagaLogger", "SagaMetrics", "SagaTracer"), "saga.monitoring"),
+        **dict.fromkeys(("trace_saga_action", "trace_saga_compensation"), "saga.monitoring"),
     }
 
     def __getattr__(name: str) -> object:
-        """Load what brings a driver along when it is first asked for (PEP 562)."""
+        """Load what brings a driver or an exporter along when it is first asked for (PEP 562)."""
         if name in _LAZY:
             return getattr(import_module(_LAZY[name]), name)
         message = f"module {__name__!r} has no attribute {name!r}"
@@ -145,6 +151,7 @@ __all__ = [
     "Phase",
     "PostgreSQLSagaStorage",
     "RecordedError",
+    "Redaction",
     "RedisSagaStorage",
     "Reshaped",
     "RetryPolicy",
@@ -166,6 +173,9 @@ __all__ = [
     "SagaFilter",
     "SagaHandle",
     "SagaInfo",
+    "SagaLogFilter",
+    "SagaLogger",
+    "SagaMetrics",
     "SagaNotCancellableError",
     "SagaNotFoundError",
     "SagaOrchestrator",
@@ -182,6 +192,7 @@ __all__ = [
     "SagaStorageError",
     "SagaStorageUnavailableError",
     "SagaTimeoutError",
+    "SagaTracer",
     "SagaValidationError",
     "SagaVersionMovedError",
     "SkipReason",
@@ -195,4 +206,6 @@ __all__ = [
     "definition_of",
     "mermaid",
     "open_storage",
+    "trace_saga_action",
+    "trace_saga_compensation",
 ]

@@ -126,8 +126,9 @@ class SagaRun:
     def info(self) -> SagaInfo:
         """What observers are told the saga is."""
         if self._info is None:
-            headers = self.state.headers if self.exists else {}
-            self._info = SagaInfo(self.saga_id, self.definition.name, self.definition.version, headers)
+            state = self._journal.state
+            known = () if state is None else (state.headers, state.created_at)
+            self._info = SagaInfo(self.saga_id, self.definition.name, self.definition.version, *known)
         return self._info
 
     def begin(self) -> None:
@@ -212,8 +213,7 @@ class SagaRun:
 
     async def _create(self) -> Decision:
         facts = self._first_facts
-        if self.env.observers.present:
-            headers = self.env.observers.headers(self.info)
+        if self.env.observers.present and (headers := self.env.observers.headers(self.info)):
             facts = tuple(replace(fact, headers=headers) if isinstance(fact, Created) else fact for fact in facts)
         self._info = None
         now = self.env.clock.now()
@@ -350,7 +350,7 @@ class SagaRun:
             return
         self.left = reason
         self._free_slot()
-        if self.env.observers.present:
+        if self.env.observers.present and self._driver is not None:
             self.env.observers.on_leave(self.info, reason)
         self.finished.set(reason)
         self._on_left(self)
@@ -358,14 +358,11 @@ class SagaRun:
 
     def _fail(self, error: SagaError) -> None:
         """Tell whoever waits that this saga cannot be driven here."""
-        if self.left is not None:
-            return
-        self.left = LeaveReason.LOST
-        self._free_slot()
-        self.created.fail(error)
-        self.finished.fail(error)
-        self._on_left(self)
-        self.interrupt(UnknownReason.INTERRUPTED)
+        if self.left is None:
+            self.created.fail(error)
+            self.finished.fail(error)
+            self._leave(LeaveReason.LOST)
+            self.interrupt(UnknownReason.INTERRUPTED)
 
     def _driver_ended(self, driver: asyncio.Task[None]) -> None:
         """Let nobody wait for a driver that broke."""

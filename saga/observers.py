@@ -15,12 +15,28 @@ if TYPE_CHECKING:
     from saga.events import Event
     from saga.types import LeaveReason, SagaInfo
 
+    Leave = Callable[[BaseException | None], None]
+
+NOTHING = nullcontext()
+"""A context manager that does nothing, and is neither entered nor left."""
+
 
 class Observer:
     """Watches sagas; override what you need. All methods are sync and must return fast.
 
-    What an observer raises is reported once to the event loop's exception handler and never felt by a saga.
+    What an observer raises is counted, reported once to the event loop's exception handler, and never felt by a saga.
+
+    Attributes:
+        errors: How often one of its methods has raised.
     """
+
+    errors: int = 0
+
+    def beside(self, observers: Sequence[Observer]) -> None:
+        """Take note of all observers that are told the same, this one among them; asked where they are given.
+
+        Only what this raises is raised there: no saga runs yet.
+        """
 
     def headers(self, saga: SagaInfo) -> Mapping[str, str]:  # noqa: ARG002 - a default for subclasses
         """Return what is to be stored with a new saga, such as a trace context; asked before it is created."""
@@ -30,11 +46,15 @@ class Observer:
         """Take note of a fact that this process appended: in journal order, after it is durable."""
 
     def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:  # noqa: ARG002 - as above
-        """Return what is entered where an attempt's user code runs."""
-        return nullcontext()
+        """Return what is entered where an attempt's user code runs; ``NOTHING`` costs nothing."""
+        return NOTHING
 
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
-        """Take note that this process stops driving a saga."""
+        """Take note that this process stops driving a saga.
+
+        Also of one that it was asked ``headers`` for and that it never drove: LOST if the saga could not be created,
+        RELEASED if it was written in the caller's own transaction, which may still be rolled back.
+        """
 
 
 class Observers:
@@ -52,10 +72,10 @@ class Observers:
         """
         self._observers = tuple(observers)
         self.present = bool(self._observers)
-        self._reported: set[int] = set()
         for observer in self._observers:
             if not isinstance(observer, Observer):
                 refuse("observers", observer, "a sequence of Observer instances")
+            observer.beside(self._observers)
 
     def headers(self, saga: SagaInfo) -> dict[str, str]:
         """Return all headers together; a later observer's win."""
@@ -75,24 +95,16 @@ class Observers:
         for observer in self._observers:
             self._guarded(observer, observer.on_leave, saga, reason)
 
-    def enter(self, saga: SagaInfo, ctx: SagaContext) -> list[Callable[[BaseException | None], None]]:
+    def enter(self, saga: SagaInfo, ctx: SagaContext) -> list[Leave]:
         """Enter the context managers around an attempt; return how to leave them, innermost first."""
-        exits: list[Callable[[BaseException | None], None]] = []
+        exits: list[Leave] = []
         for observer in self._observers:
-            manager = self._guarded(observer, observer.around, saga, ctx)
-            if manager is None:
-                continue
-            entered: list[bool] = []
-            self._guarded(
-                observer, lambda manager=manager, entered=entered: (manager.__enter__(), entered.append(True))
-            )
-            if entered:
+            manager = self._guarded(observer, _entered, observer, saga, ctx)
+            if manager is not None:
                 exits.insert(0, self._exit_of(observer, manager))
         return exits
 
-    def _exit_of(
-        self, observer: Observer, manager: AbstractContextManager[None]
-    ) -> Callable[[BaseException | None], None]:
+    def _exit_of(self, observer: Observer, manager: AbstractContextManager[None]) -> Leave:
         def leave(error: BaseException | None) -> None:
             trace = None if error is None else error.__traceback__
             # What __exit__ returns is ignored: an observer cannot swallow an error of the user's code.
@@ -104,8 +116,8 @@ class Observers:
         try:
             return call(*args)
         except Exception as error:  # noqa: BLE001 - documented place 2: an observer raised, and no saga may feel it
-            if id(observer) not in self._reported:
-                self._reported.add(id(observer))
+            observer.errors += 1
+            if observer.errors == 1:
                 asyncio.get_running_loop().call_exception_handler(
                     {
                         "message": f"observer {type(observer).__name__} raised; this is reported once",
@@ -113,6 +125,15 @@ class Observers:
                     }
                 )
             return None
+
+
+def _entered(observer: Observer, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None] | None:
+    """Return an observer's context manager once it is entered; None where it has none."""
+    manager = observer.around(saga, ctx)
+    if manager is NOTHING:
+        return None
+    manager.__enter__()
+    return manager
 
 
 def _headers_of(observer: Observer, saga: SagaInfo) -> dict[str, str]:

@@ -25,6 +25,7 @@ from saga.requests import request_cancel, request_retry
 from saga.storage.base import Claim, NewSaga, Row
 from saga.storage.memory import InMemorySagaStorage
 from saga.types import (
+    LeaveReason,
     Limits,
     Page,
     SagaFilter,
@@ -239,6 +240,8 @@ class SagaOrchestrator:
             await self.storage.create(new, (created,), claim=None, write_id=write_id, connection=connection)
         except SagaAlreadyExistsError:
             await self._check_stored(saga_id, created)
+        finally:
+            self._env.observers.on_leave(info, LeaveReason.RELEASED)
         return SagaHandle(self, saga_id, definition, self.run_of(saga_id))
 
     async def _check_stored(self, saga_id: str, created: Created) -> None:

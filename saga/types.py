@@ -200,6 +200,10 @@ class SagaResult(msgspec.Struct, frozen=True, kw_only=True):
     execution_time: float
     steps: tuple[StepRecord, ...]
 
+    def __repr__(self) -> str:
+        """Say what became of the saga; values and error texts are left out, since they may be secret."""
+        return f"SagaResult({self.saga_name!r}, {self.saga_id!r}, {self.status}, completed={self.completed_steps})"
+
     def raise_for_status(self) -> None:
         """Raise ``error`` unless the saga completed.
 
@@ -215,12 +219,21 @@ class SagaResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SagaInfo(msgspec.Struct, frozen=True):
-    """Says which saga an observer is told about."""
+    """Says which saga an observer is told about.
+
+    Attributes:
+        saga_id: The saga's id.
+        saga_name: The name of its definition.
+        saga_version: The version of its definition.
+        headers: What observers had stored with it.
+        created_at: When it was created (seconds since the epoch, the storage's clock); None if that is not known here.
+    """
 
     saga_id: str
     saga_name: str
     saga_version: str
     headers: Mapping[str, str] = {}
+    created_at: float | None = None
 
 
 class SagaRecord(msgspec.Struct, frozen=True, kw_only=True):

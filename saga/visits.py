@@ -56,7 +56,7 @@ async def load_state(storage: SagaStorage, saga_id: str, *, up_to: int | None = 
 
 def info_of(saga_id: str, state: SagaState) -> SagaInfo:
     """Return what observers are told a saga is."""
-    return SagaInfo(saga_id, state.name, state.saga_version, state.headers)
+    return SagaInfo(saga_id, state.name, state.saga_version, state.headers, state.created_at)
 
 
 async def visit(env: Environment, saga_id: str, facts_for: Callable[[SagaState], Sequence[Event] | None]) -> SagaState:

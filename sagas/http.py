@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 import msgspec
+from opentelemetry import propagate
 
 from saga import OutcomeUnknownError, SagaContext
 from sagas.errors import REFUSALS, RefusedError, ServiceUnreachableError
@@ -49,7 +50,14 @@ def client(base_url: str, answer_seconds: float = ANSWER_SECONDS) -> httpx.Async
     """
     timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
     # Proxies of the environment are left out: the services listen on loopback.
-    return httpx.AsyncClient(base_url=base_url, timeout=timeout, trust_env=False)
+    return httpx.AsyncClient(
+        base_url=base_url, timeout=timeout, trust_env=False, event_hooks={"request": [_say_who_calls]}
+    )
+
+
+async def _say_who_calls(request: httpx.Request) -> None:
+    """Hand the trace context of the running step on; without a trace there is nothing to say."""
+    propagate.inject(request.headers)
 
 
 async def call(ctx: SagaContext, service: str, path: str, body: Mapping[str, object], answer: type[T]) -> T:

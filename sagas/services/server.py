@@ -14,6 +14,7 @@ import uvicorn
 
 from sagas.lifeline import when_orphaned
 from sagas.services.faults import PlannedFault
+from sagas.services.tracing import traced
 
 if TYPE_CHECKING:
     from sagas.services.service import Service
@@ -35,6 +36,8 @@ def arguments(name: str) -> argparse.ArgumentParser:
         metavar="PATH:FAULT[:TIMES]",
         help="break the next calls of a path, such as /captures:reply-lost:2",
     )
+    parser.add_argument("--otlp", metavar="URL", help="where an OTLP/HTTP receiver takes spans; none are made without")
+    parser.set_defaults(name=name)
     return parser
 
 
@@ -55,7 +58,7 @@ def serve(service: Service, options: argparse.Namespace) -> None:
     """
     for fault in options.fault:
         service.faults.add(fault)
-    app = service.app(options.delay)
+    app = traced(service.app(options.delay), options.name, options.otlp)
     parent = os.getppid()
     # The protocol is named since asyncio sends small answers without delay only where it is.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
@@ -65,7 +68,12 @@ def serve(service: Service, options: argparse.Namespace) -> None:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
         config = uvicorn.Config(
-            app, loop="asyncio", http="h11", lifespan="off", log_level="warning", timeout_graceful_shutdown=1
+            app,
+            loop="asyncio",
+            http="h11",
+            lifespan="off",
+            log_level="warning",
+            timeout_graceful_shutdown=1,
         )
         asyncio.run(_serve_while_parent_lives(uvicorn.Server(config), listener, parent))
 

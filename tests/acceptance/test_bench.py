@@ -47,6 +47,9 @@ def test_every_target_is_held_against_a_figure(printed: list[dict[str, Any]]) ->
     assert {line["check"].split(":")[0] for line in checks} >= {
         "memory W1 at 64",
         "memory S3 at 1",
+        "observers, metrics",
+        "observers, logger",
+        "observers, tracer",
         "import saga",
         "each of 500 sagas sleeping in a retry",
     }

@@ -50,7 +50,7 @@ BROAD_EXCEPTS = {
     ("saga/ownership.py", "Ownership._forever"): BACKGROUND,
 }
 
-HEAVY = ("asyncpg", "redis", "structlog", "opentelemetry", "typer", "rich")
+HEAVY = ("asyncpg", "redis", "structlog", "opentelemetry", "prometheus_client", "typer", "rich")
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,7 @@ def test_the_demo_is_locked_to_the_versions_that_are_tested() -> None:
 def test_the_lock_covers_what_the_project_asks_for() -> None:
     """The core, the extras and groups that are installed from it, and the build backend."""
     told, groups = project()["project"], project()["dependency-groups"]
-    extras = [told["optional-dependencies"][extra] for extra in ("cli", "services")]
+    extras = [told["optional-dependencies"][extra] for extra in ("cli", "otel", "prometheus", "services")]
     asked = [*told["dependencies"], *(name for extra in extras for name in extra)]
     asked += [*groups["test"], *groups["lint"], *project()["build-system"]["requires"]]
     locked = {requirement.split("==")[0] for requirement in lock("dev.txt")}

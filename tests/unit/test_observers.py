@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from saga import LeaveReason, Observer, SagaContext, SagaInfo, SagaStatus, SagaValidationError
+from saga import (
+    LeaveReason,
+    Limits,
+    Observer,
+    SagaAlreadyExistsError,
+    SagaContext,
+    SagaInfo,
+    SagaStatus,
+    SagaValidationError,
+)
 from saga.events import Began, Completed
 from saga.observers import Observers
 from tests.unit.kit import chain, fail, memory, orchestrator, step
 from tests.unit.test_context import context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 INFO = SagaInfo("o-1", "Order", "1")
 
@@ -210,3 +219,80 @@ async def test_a_process_is_told_only_of_its_own_facts() -> None:
     assert "Created" not in two.notes
     facts = [type(fact).__name__ for entry in stored.entries for fact in entry.events]
     assert [note for note in one.notes + two.notes if note[0].isupper()] == facts
+
+
+@pytest.mark.asyncio
+async def test_what_observers_raise_is_counted_and_reported_once_wherever_they_stand(reports: list[str]) -> None:
+    """An observer that two orchestrators share is one: its first error is the news, the others are figures."""
+    listen(reports)
+    broken, fine = Broken(), Notes()
+    for _ in range(2):
+        Observers([broken, fine]).on_events(INFO, (Began(), Completed()))
+    assert (broken.errors, fine.errors, Observer.errors) == (4, 0, 0)
+    assert len(reports) == 1
+
+
+def test_each_observer_learns_who_is_beside_it() -> None:
+    """So that one of them can count what the others raise."""
+
+    class Curious(Observer):
+        def beside(self, observers: Sequence[Observer]) -> None:
+            """Keep them."""
+            self.others = observers
+
+    curious, notes = Curious(), Notes()
+    Observers([curious, notes])
+    assert curious.others == (curious, notes)
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_comes_to_nothing_is_heard_of_by_who_was_asked_for_headers() -> None:
+    """Or what an observer keeps for a saga that is to come would stay for ever."""
+    notes = Notes()
+    async with memory() as storage:
+        async with orchestrator(storage) as other:
+            await other.execute(chain(step("a"), name="Other")(), saga_id="s")
+        async with orchestrator(storage, seed="two", observers=[notes]) as runs:
+            with pytest.raises(SagaAlreadyExistsError):
+                await runs.execute(chain(step("a"))(), saga_id="s")
+    assert notes.notes == [LeaveReason.LOST]
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_never_began_is_not_left() -> None:
+    """The caller gave up while the start waited for a slot: nobody was asked for headers."""
+
+    async def slow(ctx: SagaContext) -> None:
+        await asyncio.sleep(100)
+
+    notes = Notes()
+    cls = chain(step("a", slow, timeout=None))
+    async with orchestrator(observers=[notes], limits=Limits(max_in_flight=1)) as runs:
+        await runs.start(cls())
+        waiting = asyncio.ensure_future(runs.start(cls()))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    assert notes.notes.count("Created") == 1
+    assert [note for note in notes.notes if note in set(LeaveReason)] == [LeaveReason.RELEASED]
+
+
+@pytest.mark.asyncio
+async def test_an_observer_is_told_when_a_saga_was_created() -> None:
+    """By the storage's clock, and as soon as it is known; before that there is nothing to tell."""
+    seen: list[float | None] = []
+
+    class Times(Observer):
+        def headers(self, saga: SagaInfo) -> Mapping[str, str]:
+            """Note what is known before the saga is."""
+            seen.append(saga.created_at)
+            return {}
+
+        def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
+            """Note what is known at the end."""
+            seen.append(saga.created_at)
+
+    async with memory() as storage, orchestrator(storage, observers=[Times()]) as runs:
+        await runs.execute(chain(step("a"))(), saga_id="s")
+        record = await runs.get("s")
+    assert seen == [None, record.created_at]

@@ -1,0 +1,71 @@
+"""Shows readings to prometheus-client, whose extra must be installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import REGISTRY
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from saga.monitoring._histogram import Histogram
+from saga.monitoring.families import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+    from saga.monitoring._readings import Reading
+    from saga.monitoring.families import Family
+
+
+class _Collector(Collector):
+    """Reads when it is scraped."""
+
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterator[Metric]:
+        """Say which metrics there are, so that a registry refuses a second collector of the same names."""
+        yield from (_metric_of(family) for family in FAMILIES)
+
+    def collect(self) -> Iterator[Metric]:
+        """Read."""
+        reading = self._read()
+        for family in FAMILIES:
+            metric = _metric_of(family)
+            for labels, value in reading.get(family.name, ()):
+                _add(metric, family, labels, value)
+            yield metric
+
+
+def register(read: Callable[[], Reading], registry: CollectorRegistry | None) -> None:
+    """Let a registry read, the default one if none is given."""
+    (REGISTRY if registry is None else registry).register(_Collector(read))
+
+
+def _metric_of(family: Family) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+    match family.kind:
+        case "counter":
+            return CounterMetricFamily(family.name, family.text, labels=family.labels)
+        case "gauge":
+            return GaugeMetricFamily(family.name, family.text, labels=family.labels)
+        case "histogram":
+            return HistogramMetricFamily(family.name, family.text, labels=family.labels)
+
+
+def _add(
+    metric: CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily,
+    family: Family,
+    labels: tuple[str, ...],
+    value: float | Histogram,
+) -> None:
+    if isinstance(metric, HistogramMetricFamily):
+        if isinstance(value, Histogram):
+            below = zip(family.buckets, value.below(family.buckets), strict=True)
+            buckets = [*((f"{bound:g}", float(count)) for bound, count in below), ("+Inf", float(value.count))]
+            metric.add_metric(labels, buckets, value.total)
+    elif not isinstance(value, Histogram):
+        metric.add_metric(labels, value)

@@ -1,0 +1,282 @@
+"""One saga is one trace, whichever processes run it: a span for the saga, and one for each attempt as its child.
+
+A span lives in one process, and a saga may outlive it. So the saga's span ends as soon as the saga is stored, and what
+is stored with it is the span's W3C trace context: attempts in every process are its children. The span of an attempt
+that was killed with its process is lost; the span of the takeover says so in an event.
+
+Without an OpenTelemetry SDK nothing is done that costs anything.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Link,
+)
+
+from saga.context import SagaContext
+from saga.events import (
+    AttemptFailed,
+    AttemptNotRun,
+    AttemptSucceeded,
+    AttemptUnknown,
+    Claimed,
+    Created,
+)
+from saga.monitoring._spans import Attempt, Inner, Trace, Tracers, Within, say_failure, within
+from saga.monitoring._trace_context import context_of, headers_of
+from saga.monitoring.redaction import Redaction, one_line
+from saga.observers import NOTHING, Observer
+from saga.types import LeaveReason, Outcome, Phase, UnknownReason
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from opentelemetry.trace import Span, Tracer, TracerProvider
+
+    from saga.events import Event
+    from saga.types import SagaInfo
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NAMES = {Phase.ACTION: "step", Phase.COMPENSATION: "compensate"}
+
+
+class SagaTracer(Observer):
+    """Makes OpenTelemetry spans: ``saga NAME``, and below it ``step STEP``, ``compensate STEP`` and ``takeover NAME``.
+
+    While user code runs, the span of its attempt is the current one, so calls that are instrumented become its
+    children. Attributes name the saga, the step and the attempt, never an argument, a result or data of a context.
+    """
+
+    def __init__(self, provider: TracerProvider | None = None, *, redaction: Redaction | None = None) -> None:
+        """Say where spans go.
+
+        Args:
+            provider: The global tracer provider by default, whenever it is set.
+            redaction: What is masked in error texts.
+        """
+        self._provider = provider
+        self._redaction = Redaction() if redaction is None else redaction
+        self._tracers = Tracers(provider)
+        self._opening: dict[str, Span] = {}
+        self._live: dict[str, Trace] = {}
+
+    def headers(self, saga: SagaInfo) -> Mapping[str, str]:
+        """Begin the span of a new saga as a child of the caller's, and return its trace context to be stored."""
+        tracer = self._tracers.get()
+        if tracer is None:
+            # Without an SDK, what the caller's context says is handed on.
+            return {} if trace.get_current_span() is INVALID_SPAN else headers_of()
+        span = self._opening[saga.saga_id] = self._root(tracer, saga, None)
+        return headers_of(trace.set_span_in_context(span, Context()))
+
+    def on_event(self, saga: SagaInfo, event: Event) -> None:
+        """End the span of what a fact ends."""
+        kind = type(event)
+        if kind is Created:
+            span = self._opening.pop(saga.saga_id, None)
+            if span is not None:
+                span.end()
+        elif kind is Claimed:
+            self._claimed(saga, cast("Claimed", event))
+        elif kind in _ENDS_AN_ATTEMPT:
+            live = self._live.get(saga.saga_id)
+            if live is not None:
+                self._ended(live, cast("_Ended", event))
+
+    def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:
+        """Make the attempt's span the current one while its user code runs."""
+        tracer = self._tracers.found
+        if tracer is None:
+            return NOTHING
+        live = self._live_of(tracer, saga)
+        span = self._begin(tracer, live, saga, ctx)
+        return Attempt(live, ctx.step_name, ctx.phase, span, Within(tracer, self._redaction))
+
+    def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
+        """End what is still open of a saga that this process drives no more."""
+        opening = self._opening.pop(saga.saga_id, None)
+        if opening is not None and reason is not LeaveReason.LOST:
+            # Written in somebody else's transaction. One that never came into being is dropped, and so not exported.
+            opening.end()
+        live = self._live.pop(saga.saga_id, None)
+        if live is not None:
+            live.close()
+
+    def _live_of(self, tracer: Tracer, saga: SagaInfo) -> Trace:
+        live = self._live.get(saga.saga_id)
+        if live is None:
+            parent = context_of(saga.headers, Context())
+            if not parent:
+                # Created where nobody traced: its attempts in this process are one trace at least.
+                root = self._root(tracer, saga, parent)
+                root.end()
+                parent = trace.set_span_in_context(root, parent)
+            live = self._live[saga.saga_id] = Trace(parent)
+        return live
+
+    def _root(self, tracer: Tracer, saga: SagaInfo, parent: Context | None) -> Span:
+        attributes = {"saga.id": saga.saga_id, "saga.name": saga.saga_name, "saga.version": saga.saga_version}
+        return tracer.start_span(f"saga {saga.saga_name}", parent, attributes=attributes)
+
+    def _begin(self, tracer: Tracer, live: Trace, saga: SagaInfo, ctx: SagaContext) -> Span:
+        attributes: dict[str, str | int] = {
+            "saga.id": saga.saga_id,
+            "saga.name": saga.saga_name,
+            "saga.version": saga.saga_version,
+            "saga.step.name": ctx.step_name,
+            "saga.step.attempt": ctx.attempt,
+            "saga.phase": str(ctx.phase),
+            "saga.idempotency_key": ctx.idempotency_key,
+        }
+        name = f"{_NAMES[ctx.phase]} {ctx.step_name}"
+        return tracer.start_span(name, live.parent, attributes=attributes, links=live.links)
+
+    def _claimed(self, saga: SagaInfo, fact: Claimed) -> None:
+        """Look for an SDK anew, and begin the span of a takeover, which ends once it is known what was lost."""
+        tracer = self._tracers.get()
+        if tracer is None or not fact.expired:
+            return
+        live = self._live_of(tracer, saga)
+        attributes: dict[str, str | int] = {
+            "saga.id": saga.saga_id,
+            "saga.name": saga.saga_name,
+            "saga.version": saga.saga_version,
+            "saga.fence": fact.fence,
+            "saga.recoveries": fact.recoveries,
+        }
+        first = Link(trace.get_current_span(live.parent).get_span_context())
+        span = tracer.start_span(f"takeover {saga.saga_name}", live.parent, attributes=attributes, links=[first])
+        live.taken_over(span)
+
+    def _ended(self, live: Trace, fact: _Ended) -> None:
+        attempt = live.attempts.pop((fact.step, fact.phase), None)
+        if isinstance(fact, AttemptNotRun):
+            return
+        if attempt is not None:
+            self._end(attempt, fact)
+        elif isinstance(fact, AttemptUnknown) and fact.reason is UnknownReason.INTERRUPTED:
+            live.lost(fact)
+
+    def _end(self, attempt: Attempt, fact: AttemptSucceeded | AttemptFailed | AttemptUnknown) -> None:
+        span, at = attempt.span, attempt.left_at
+        if isinstance(fact, AttemptSucceeded):
+            span.set_attribute("saga.outcome", Outcome.SUCCEEDED.value)
+        else:
+            unknown = isinstance(fact, AttemptUnknown)
+            span.set_attribute("saga.outcome", (Outcome.UNKNOWN if unknown else Outcome.FAILED).value)
+            kind = fact.error.type
+            if isinstance(fact, AttemptUnknown):
+                span.set_attribute("saga.unknown_reason", fact.reason.value)
+                kind = kind or str(fact.reason)
+            say_failure(span, kind, one_line(self._redaction.text(fact.error.message)), at)
+            if fact.retry_in is not None:
+                span.add_event("retry", {"saga.retry_in_s": fact.retry_in}, at)
+        span.end(at)
+
+
+_Ended = AttemptSucceeded | AttemptFailed | AttemptUnknown | AttemptNotRun
+_ENDS_AN_ATTEMPT = frozenset({AttemptSucceeded, AttemptFailed, AttemptUnknown, AttemptNotRun})
+
+
+_GLOBAL = Tracers(None)
+_DEFAULT = Redaction()
+
+
+@overload
+def trace_saga_action(function: F, /) -> F: ...
+
+
+@overload
+def trace_saga_action(
+    *, name: str | None = None, attributes: Mapping[str, str | int | float | bool] | None = None
+) -> Callable[[F], F]: ...
+
+
+def trace_saga_action(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    attributes: Mapping[str, str | int | float | bool] | None = None,
+) -> F | Callable[[F], F]:
+    """Give an action, or an async function or method that one calls, a span of its own: ``action NAME``.
+
+    Args:
+        function: The async function; omitted where the decorator is written with arguments.
+        name: What the span is called; the function's name by default.
+        attributes: What the span says beside saga, step and attempt, which are read from a context among the
+            function's arguments. They are exported as they stand.
+    """
+    return _decorated(Phase.ACTION, function, name, attributes)
+
+
+@overload
+def trace_saga_compensation(function: F, /) -> F: ...
+
+
+@overload
+def trace_saga_compensation(
+    *, name: str | None = None, attributes: Mapping[str, str | int | float | bool] | None = None
+) -> Callable[[F], F]: ...
+
+
+def trace_saga_compensation(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    attributes: Mapping[str, str | int | float | bool] | None = None,
+) -> F | Callable[[F], F]:
+    """Give a compensation a span of its own, ``compensation NAME``; see ``trace_saga_action``.
+
+    Args:
+        function: The async function; omitted where the decorator is written with arguments.
+        name: What the span is called; the function's name by default.
+        attributes: What the span says beside saga, step and attempt.
+    """
+    return _decorated(Phase.COMPENSATION, function, name, attributes)
+
+
+def _decorated(
+    phase: Phase,
+    function: F | None,
+    name: str | None,
+    attributes: Mapping[str, str | int | float | bool] | None,
+) -> F | Callable[[F], F]:
+    def decorate(function: F) -> F:
+        label = f"{phase} {name or getattr(function, '__name__', type(function).__name__)}"
+        said = dict(attributes or {})
+
+        @functools.wraps(function)
+        async def traced(*args: Any, **kwargs: Any) -> Any:
+            around = within()
+            tracer = _GLOBAL.get() if around is None else around.tracer
+            if tracer is None:
+                return await function(*args, **kwargs)
+            span = tracer.start_span(label, attributes={**_said_by(args, kwargs), **said})
+            with Inner(span, _DEFAULT if around is None else around.redaction):
+                return await function(*args, **kwargs)
+
+        return cast("F", traced)
+
+    return decorate if function is None else decorate(function)
+
+
+def _said_by(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, str | int]:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, SagaContext):
+            return {
+                "saga.id": value.saga_id,
+                "saga.step.name": value.step_name,
+                "saga.step.attempt": value.attempt,
+                "saga.phase": str(value.phase),
+            }
+    return {}

@@ -1,0 +1,179 @@
+"""A secret that passes through a saga is seen at no sink: each one is read to its end and searched."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry, generate_latest
+
+from saga import (
+    InMemorySagaStorage,
+    Redaction,
+    Saga,
+    SagaContext,
+    SagaLogFilter,
+    SagaLogger,
+    SagaMetrics,
+    SagaOrchestrator,
+    SagaTracer,
+    trace_saga_action,
+)
+from tests.monitoring.otlp import receiving
+from tests.unit.kit import AT_ONCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CANARY = "canary-3f9b21"
+CARD = "4539 1488 0343 6467"
+TEXT = (
+    f"password={CANARY}; {{'api_key': '{CANARY}'}}; card {CARD}; "
+    f"https://user:{CANARY}@bank.example/pay?token={CANARY}; Authorization: Bearer {CANARY}\nsecret: {CANARY}"
+)
+REPRS: list[str] = []
+
+
+class LeakyError(Exception):
+    """Says too much."""
+
+
+class Leaky(Saga):
+    """Its arguments, results, context and errors hold the canary; so do its own log lines."""
+
+    def __init__(self, password: str, payload: dict[str, str]) -> None:
+        """Keep the secrets."""
+        self.password = password
+        self.payload = payload
+
+    async def build(self) -> None:
+        """Fail, retry, turn back, and fail to undo."""
+        await self.add_step("login", self._login, self._log_out, compensation_retry=AT_ONCE)
+        await self.add_step("pay", self._pay, retry=AT_ONCE)
+
+    async def _login(self, ctx: SagaContext) -> SagaContext:
+        REPRS.append(repr(ctx))
+        given = ctx.with_data({"password": self.password, "card": CARD})
+        REPRS.append(repr(given))
+        return given
+
+    async def _log_out(self, result: dict[str, str], ctx: SagaContext) -> None:
+        REPRS.append(repr(ctx))
+        assert result["password"] == CANARY
+        raise LeakyError(TEXT)
+
+    @trace_saga_action
+    async def _pay(self, ctx: SagaContext) -> None:
+        REPRS.append(repr(ctx))
+        structlog.get_logger().info("paying", password=self.password, body=TEXT, deep={"cards": [CARD]})
+        logging.getLogger("shop").warning("paying %s", TEXT)
+        try:
+            self._refuse()
+        except LeakyError:
+            logging.getLogger("shop").exception("failed")
+            raise
+
+    def _refuse(self) -> None:
+        raise LeakyError(TEXT)
+
+
+class Sinks:
+    """Everything that leaves the process, kept as text."""
+
+    def __init__(self) -> None:
+        """Open the sinks."""
+        self.json, self.console, self.user, self.plain = (io.StringIO() for _ in range(4))
+        self.spans = InMemorySpanExporter()
+        self.registry = CollectorRegistry()
+
+    def texts(self) -> dict[str, str]:
+        """Return what reached each sink."""
+        return {
+            "json records": self.json.getvalue(),
+            "console records": self.console.getvalue(),
+            "the user's structlog records": self.user.getvalue(),
+            "the user's stdlib lines": self.plain.getvalue(),
+            "spans": "".join(span.to_json() for span in self.spans.get_finished_spans()),
+            "prometheus": generate_latest(self.registry).decode(),
+            "reprs": "\n".join(REPRS),
+        }
+
+
+@pytest.fixture
+def sinks() -> Iterator[Sinks]:
+    """Sinks that the user's own logging goes to as well, as the page on monitoring says."""
+    opened = Sinks()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            Redaction(),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(opened.user),
+    )
+    handler = logging.StreamHandler(opened.plain)
+    handler.addFilter(SagaLogFilter())
+    logging.getLogger("shop").addHandler(handler)
+    REPRS.clear()
+    yield opened
+    logging.getLogger("shop").removeHandler(handler)
+    structlog.reset_defaults()
+
+
+@pytest.mark.asyncio
+async def test_a_canary_is_seen_at_no_sink(sinks: Sinks) -> None:
+    """Arguments, results, context data, errors of actions and compensations, reasons, and the user's own lines."""
+    metrics = SagaMetrics()
+    metrics.to_prometheus(sinks.registry)
+    loop = asyncio.get_running_loop()
+    with receiving() as receiver:
+        traces = TracerProvider(shutdown_on_exit=False)
+        traces.add_span_processor(SimpleSpanProcessor(sinks.spans))
+        traces.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{receiver.url}/v1/traces")))
+        meters = MeterProvider(
+            [PeriodicExportingMetricReader(OTLPMetricExporter(f"{receiver.url}/v1/metrics"))], shutdown_on_exit=False
+        )
+        metrics.to_opentelemetry(meters)
+        observers = [
+            SagaLogger(output="json", file=sinks.json),
+            SagaLogger(output="console", file=sinks.console),
+            SagaLogger(),
+            SagaTracer(traces),
+            metrics,
+        ]
+        async with (
+            InMemorySagaStorage() as storage,
+            metrics.watch(storage),
+            SagaOrchestrator(storage, observers=observers, sweep_interval=0.05) as orchestrator,
+        ):
+            result = await orchestrator.execute(Leaky(CANARY, {"iban": CANARY}), saga_id="o-1")
+            await orchestrator.retry("o-1", f"password={CANARY}")
+            handle = await orchestrator.start(Leaky(CANARY, {"iban": CANARY}), saga_id="o-1")
+            await handle.wait()
+            record = await orchestrator.get("o-1")
+            REPRS.extend([repr(result), repr(result.context), repr(metrics.snapshot()), repr(record.attention)])
+        await loop.run_in_executor(None, traces.shutdown)
+        await loop.run_in_executor(None, meters.shutdown)
+        wire = b"".join(receiver.bodies)
+        names = {span.name for span in receiver.spans}
+    texts = {**sinks.texts(), "wire": wire.decode("latin-1")}
+    assert names >= {"saga Leaky", "step pay", "compensate login", "action _pay"}
+    assert "saga.step.attempts" in receiver.metrics
+    for sink, text in texts.items():
+        assert text, f"nothing came to {sink}, so nothing was shown"
+        for secret in (CANARY, CARD, CARD.replace(" ", "")):
+            assert secret not in text, f"{sink} shows {secret}: {text[max(0, text.index(secret) - 80) :][:160]}"
+    for sink in ("json records", "console records", "the user's stdlib lines", "spans"):
+        assert "***" in texts[sink], f"{sink} had nothing to mask"
+    assert CANARY in str(result.error.__cause__ if result.error else ""), "the canary went in"

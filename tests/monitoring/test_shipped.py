@@ -1,0 +1,133 @@
+"""The dashboard and the alert rules that ship with the library: they parse, and every metric they name exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saga.monitoring.families import FAMILIES
+
+FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "monitoring"
+ALERTS = FOLDER / "alerts.yaml"
+DASHBOARD = FOLDER / "dashboard.json"
+PROMTOOL = shutil.which("promtool")
+COLUMNS = 24
+
+
+def exported() -> dict[str, set[str]]:
+    """Return the names of all series with the labels that each has."""
+    found: dict[str, set[str]] = {}
+    for family in FAMILIES:
+        endings = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}[family.kind]
+        for ending in endings:
+            found[family.name + ending] = {*family.labels, *(["le"] if ending == "_bucket" else [])}
+    return found
+
+
+def expressions_of_alerts() -> list[str]:
+    """Return the rules' expressions; each stands on one line."""
+    return re.findall(r"^ +expr: (.+)$", ALERTS.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def dashboard() -> dict[str, Any]:
+    """Return the dashboard."""
+    parsed: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    return parsed
+
+
+def expressions_of_panels() -> list[str]:
+    """Return the panels' expressions."""
+    return [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+
+
+def complaints(expression: str) -> list[str]:
+    """Return what an expression names that is not exported: metrics, and labels of those it has."""
+    known = exported()
+    named = set(re.findall(r"\bsaga_\w+", expression))
+    wrong = sorted(named - known.keys())
+    labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", expression))
+    for group in re.findall(r"\bby \(([^)]*)\)", expression):
+        labels |= {label.strip() for label in group.split(",")}
+    there = set().union(*(known[name] for name in named & known.keys())) | {"instance"}
+    return wrong + sorted(labels - there)
+
+
+@pytest.mark.parametrize("expression", [*expressions_of_alerts(), *expressions_of_panels()])
+def test_every_metric_and_label_that_is_named_is_exported(expression: str) -> None:
+    """A panel without data, and an alert that never fires, look like good news."""
+    assert re.search(r"\bsaga_\w+", expression)
+    assert complaints(expression) == []
+
+
+def test_a_metric_or_label_that_does_not_exist_is_noticed() -> None:
+    """A check that finds nothing wrong in a wrong expression would be none."""
+    assert complaints('sum by (sagaa) (rate(saga_startet_total{outcom="x"}[5m]))') == [
+        "saga_startet_total",
+        "outcom",
+        "sagaa",
+    ]
+
+
+def test_the_rules_cover_what_must_not_go_unnoticed() -> None:
+    """Attention, age, compensations that fail, takeovers; each rule says what to do."""
+    text = ALERTS.read_text(encoding="utf-8")
+    rules = re.findall(r"^      - alert: (\w+)$", text, re.MULTILINE)
+    assert len(rules) == len(set(rules)) == len(expressions_of_alerts())
+    assert text.count("summary:") == text.count("description:") == text.count("severity:") == len(rules)
+    for name in (
+        "saga_needs_attention",
+        "saga_oldest_unfinished_seconds",
+        'phase="compensation"',
+        "saga_takeovers_total",
+    ):
+        assert any(name in expression for expression in expressions_of_alerts())
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian's package prometheus has it)")
+def test_prometheus_itself_accepts_the_rules_and_the_panels_expressions(tmp_path: Path) -> None:
+    """Rules as they are; the panels' expressions as recording rules, with Grafana's variables filled in."""
+    filled = [
+        expression.replace("$__rate_interval", "5m").replace("$saga", ".*") for expression in expressions_of_panels()
+    ]
+    lines = [f"      - record: panel_{number}\n        expr: {json.dumps(text)}" for number, text in enumerate(filled)]
+    panels = tmp_path / "panels.yaml"
+    panels.write_text("groups:\n  - name: panels\n    rules:\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    assert PROMTOOL is not None
+    for file, rules in ((ALERTS, len(expressions_of_alerts())), (panels, len(filled))):
+        done = subprocess.run([PROMTOOL, "check", "rules", str(file)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{rules} rules found" in done.stdout
+
+
+def test_the_dashboard_is_one_that_grafana_can_draw() -> None:
+    """Ids and places of panels are their own, and every panel asks the data source that is chosen."""
+    board = dashboard()
+    assert board["schemaVersion"] >= 36
+    assert {variable["name"] for variable in board["templating"]["list"]} == {"datasource", "saga"}
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= COLUMNS
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, f"{panel['title']} overlaps another panel"
+        taken |= cells
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+
+
+def test_every_exported_metric_is_on_the_dashboard() -> None:
+    """What nobody can see might as well not be counted."""
+    shown = " ".join(expressions_of_panels())
+    assert [family.name for family in FAMILIES if family.name not in shown] == []
