@@ -56,6 +56,7 @@ from saga.exceptions import (
 from saga.handle import SagaHandle
 from saga.observers import Observer
 from saga.orchestrator import SagaOrchestrator
+from saga.redaction import Redaction
 from saga.storage.base import SagaStorage
 from saga.storage.memory import InMemorySagaStorage
 from saga.strategies import (
@@ -91,7 +92,6 @@ from saga.types import (
 if TYPE_CHECKING:
     from saga.monitoring.logging import SagaLogFilter, SagaLogger
     from saga.monitoring.metrics import SagaMetrics
-    from saga.monitoring.redaction import Redaction
     from saga.monitoring.tracing import SagaTracer, trace_saga_action, trace_saga_compensation
     from saga.storage.opening import open_storage
     from saga.storage.postgresql import PostgreSQLSagaStorage
@@ -103,7 +103,7 @@ else:
         "RedisSagaStorage": "saga.storage.redis",
         "SQLiteSagaStorage": "saga.storage.sqlite",
         "open_storage": "saga.storage.opening",
-        **dict.fromkeys(("Redaction", "SagaLogFilter", "SagaLogger", "SagaMetrics", "SagaTracer"), "saga.monitoring"),
+        **dict.fromkeys(("SagaLogFilter", "SagaLogger", "SagaMetrics", "SagaTracer"), "saga.monitoring"),
         **dict.fromkeys(("trace_saga_action", "trace_saga_compensation"), "saga.monitoring"),
     }
 

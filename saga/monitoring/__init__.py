@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from saga.monitoring.redaction import SECRET_KEYS, Redaction
+from saga.redaction import SECRET_KEYS, Redaction
 
 if TYPE_CHECKING:
     from saga.monitoring.logging import SagaLogFilter, SagaLogger

@@ -9,8 +9,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, NoOpTracerProvider, ProxyTracerProvider, Status, StatusCode
 
-from saga.monitoring.redaction import one_line
 from saga.outcomes import record_of
+from saga.redaction import one_line
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
     from saga.events import AttemptUnknown
-    from saga.monitoring.redaction import Redaction
+    from saga.redaction import Redaction
     from saga.types import Phase
 
 _WITHIN = otel_context.create_key("saga")

@@ -38,8 +38,8 @@ from saga.events import (
     TurnedBack,
 )
 from saga.monitoring._trace_context import trace_id_of
-from saga.monitoring.redaction import Redaction, one_line
 from saga.observers import Observer
+from saga.redaction import Redaction, one_line
 from saga.types import LeaveReason, Outcome, Phase
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class SagaLogger(Observer):
         if level not in LEVELS:
             refuse("level", level, "'debug', 'info', 'warning' or 'error'")
         self._level = LEVELS[level]
-        self._redaction = Redaction() if redaction is None else redaction
+        self._redaction = Redaction.default if redaction is None else redaction
         self._clock: Clock = SystemClock() if clock is None else clock
         self._monotonic = self._clock.monotonic
         self._given = _lines(output, sys.stderr if file is None else file) if output is not None else logger
@@ -203,7 +203,7 @@ class SagaLogFilter(logging.Filter):
     def __init__(self, redaction: Redaction | None = None) -> None:
         """Say what is masked in messages and tracebacks."""
         super().__init__()
-        self._redaction = Redaction() if redaction is None else redaction
+        self._redaction = Redaction.default if redaction is None else redaction
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Complete a record; none is held back."""
@@ -334,7 +334,7 @@ def _failed(log: SagaLogger, saga: SagaInfo, event: Any, fields: dict[str, Any])
     if unknown:
         fields["reason"] = event.reason
     error: ErrorRecord = event.error
-    fields["error"] = log.shown(": ".join(part for part in (error.type, error.message) if part))
+    fields["error"] = ": ".join(part for part in (one_line(error.type), log.shown(error.message)) if part)
     if event.retry_in is not None:
         fields["retry_in_s"] = round(event.retry_in, 3)
 

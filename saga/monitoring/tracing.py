@@ -31,8 +31,8 @@ from saga.events import (
 )
 from saga.monitoring._spans import Attempt, Inner, Trace, Tracers, Within, say_failure, within
 from saga.monitoring._trace_context import context_of, headers_of
-from saga.monitoring.redaction import Redaction, one_line
 from saga.observers import NOTHING, Observer
+from saga.redaction import Redaction, one_line
 from saga.types import LeaveReason, Outcome, Phase, UnknownReason
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class SagaTracer(Observer):
             redaction: What is masked in error texts.
         """
         self._provider = provider
-        self._redaction = Redaction() if redaction is None else redaction
+        self._redaction = Redaction.default if redaction is None else redaction
         self._tracers = Tracers(provider)
         self._opening: dict[str, Span] = {}
         self._live: dict[str, Trace] = {}
@@ -187,7 +187,6 @@ _ENDS_AN_ATTEMPT = frozenset({AttemptSucceeded, AttemptFailed, AttemptUnknown, A
 
 
 _GLOBAL = Tracers(None)
-_DEFAULT = Redaction()
 
 
 @overload
@@ -262,7 +261,7 @@ def _decorated(
             if tracer is None:
                 return await function(*args, **kwargs)
             span = tracer.start_span(label, attributes={**_said_by(args, kwargs), **said})
-            with Inner(span, _DEFAULT if around is None else around.redaction):
+            with Inner(span, Redaction.default if around is None else around.redaction):
                 return await function(*args, **kwargs)
 
         return cast("F", traced)

@@ -27,6 +27,7 @@ from saga import (
     SagaLogger,
     SagaMetrics,
     SagaOrchestrator,
+    SagaResult,
     SagaTracer,
     trace_saga_action,
 )
@@ -43,6 +44,7 @@ TEXT = (
     f"https://user:{CANARY}@bank.example/pay?token={CANARY}; Authorization: Bearer {CANARY}\nsecret: {CANARY}"
 )
 REPRS: list[str] = []
+ERRORS: list[str] = []
 
 
 class LeakyError(Exception):
@@ -107,7 +109,15 @@ class Sinks:
             "spans": "".join(span.to_json() for span in self.spans.get_finished_spans()),
             "prometheus": generate_latest(self.registry).decode(),
             "reprs": "\n".join(REPRS),
+            "errors": "\n".join(ERRORS),
         }
+
+
+def texts_of(result: SagaResult) -> list[str]:
+    """Return what the library's own errors say."""
+    assert result.error is not None
+    assert result.compensation_errors
+    return [str(error) for error in (result.error, *result.compensation_errors)]
 
 
 @pytest.fixture
@@ -126,6 +136,7 @@ def sinks() -> Iterator[Sinks]:
     handler.addFilter(SagaLogFilter())
     logging.getLogger("shop").addHandler(handler)
     REPRS.clear()
+    ERRORS.clear()
     yield opened
     logging.getLogger("shop").removeHandler(handler)
     structlog.reset_defaults()
@@ -163,6 +174,10 @@ async def test_a_canary_is_seen_at_no_sink(sinks: Sinks) -> None:
             await handle.wait()
             record = await orchestrator.get("o-1")
             REPRS.extend([repr(result), repr(result.context), repr(metrics.snapshot()), repr(record.attention)])
+            ERRORS.extend(texts_of(result))
+            async with SagaOrchestrator(storage, sagas=[Leaky]) as another:
+                elsewhere = await another.execute(Leaky(CANARY, {"iban": CANARY}), saga_id="o-1")
+            ERRORS.extend([*texts_of(elsewhere), str(elsewhere.error and elsewhere.error.__cause__)])
         await loop.run_in_executor(None, traces.shutdown)
         await loop.run_in_executor(None, meters.shutdown)
         wire = b"".join(receiver.bodies)
@@ -174,6 +189,6 @@ async def test_a_canary_is_seen_at_no_sink(sinks: Sinks) -> None:
         assert text, f"nothing came to {sink}, so nothing was shown"
         for secret in (CANARY, CARD, CARD.replace(" ", "")):
             assert secret not in text, f"{sink} shows {secret}: {text[max(0, text.index(secret) - 80) :][:160]}"
-    for sink in ("json records", "console records", "the user's stdlib lines", "spans"):
+    for sink in ("json records", "console records", "the user's stdlib lines", "spans", "errors"):
         assert "***" in texts[sink], f"{sink} had nothing to mask"
     assert CANARY in str(result.error.__cause__ if result.error else ""), "the canary went in"

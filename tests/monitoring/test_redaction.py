@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 
-from saga import SagaValidationError
+from saga import Saga, SagaContext, SagaValidationError
 from saga.monitoring import Redaction
-from saga.monitoring.redaction import one_line
+from saga.redaction import one_line
 
 SECRET = "canary-7f3a"  # noqa: S105 - what the tests look for
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
@@ -169,3 +170,32 @@ def test_no_text_can_begin_a_new_line_or_hide_what_follows(char: str) -> None:
     assert shown.isprintable()
     assert (shown[0], shown[-1]) == ("a", "b")
     assert one_line("größer als 3 €") == "größer als 3 €"
+
+
+def test_the_name_of_an_exception_is_no_key() -> None:
+    """What stands behind CardDeclinedError is what went wrong; behind card, the card."""
+    text = "CardDeclinedError: payment: the bank declined; TokenException: late; card: 12; token_error_code: 7"
+
+    assert Redaction().text(text) == (
+        "CardDeclinedError: payment: the bank declined; TokenException: late; card: ***; token_error_code: ***"
+    )
+
+
+class Refused(Saga):
+    """A saga whose error quotes what nobody else may see."""
+
+    async def build(self) -> None:
+        """Add the step."""
+        await self.add_step("ask", self._ask)
+
+    async def _ask(self, _ctx: SagaContext) -> None:
+        message = "no such customer: cust-17, password=hunter2"
+        raise ValueError(message)
+
+
+def test_one_redaction_serves_wherever_no_other_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the texts of errors, too, where none can be given."""
+    monkeypatch.setattr(Redaction, "default", Redaction(patterns=[r"cust-\d+"]))
+    result = asyncio.run(Refused().execute())
+
+    assert str(result.error).endswith("failed: ValueError: no such customer: ***, password=***")

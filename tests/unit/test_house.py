@@ -24,9 +24,10 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 50
 # The design asked for about 2,500; this is what the rules took, a hundred lines of it the start in a transaction of the
 # caller, the notice of lost state, and hints. It may shrink, not grow.
-ENGINE_LINES_MAX = 4_280
+ENGINE_LINES_MAX = 4_265
 
-# Layers 0 to 5 without adapters are everything in `saga` but these. The list of public names is no code to be read.
+# Layers 0 to 5 without adapters are everything in `saga` but these: what draws and masks drives no saga, and the list of
+# public names is no code to be read.
 NOT_ENGINE = (
     "cli",
     "contrib",
@@ -34,6 +35,7 @@ NOT_ENGINE = (
     "diagram.py",
     "engines",
     "monitoring",
+    "redaction.py",
     "testing",
     "__init__.py",
     "__main__.py",

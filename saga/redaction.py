@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from saga.exceptions import SagaValidationError
 
@@ -52,6 +52,9 @@ _BARE = r"""[^\s,;&)}\]"'<]+"""
 _BETWEEN = r"""(?:\s{0,8}(?:=>|[:=>]|%3[AD])\s{0,8}|(?<=["'])\s{0,8},\s{0,8}(?=\\{0,3}["']))"""
 """What stands between a key and its value; a comma only in a pair of quoted ones."""
 
+_NO_TYPE = "(?<!error)(?<!exception)"
+"""What names an exception, such as CardDeclinedError, is no key: behind it stands what it says."""
+
 _VALUE = f"{_SCHEME}(?:{_QUOTED}|{_BRACKETED}|{_BARE})"
 """What may stand behind a key in running text: in quotes, in brackets, or up to the next blank or separator."""
 
@@ -65,7 +68,13 @@ class Redaction:
     """Masks secrets.
 
     Also a structlog processor: put it before the renderer, and it masks what your own code logs.
+
+    Attributes:
+        default: Masks wherever nothing else is said, also in the texts of the library's errors that quote yours. Put
+            your own there when the program begins, and every sink has it.
     """
+
+    default: ClassVar[Redaction]
 
     def __init__(
         self, *, keys: Collection[str] = SECRET_KEYS, patterns: Collection[str] = (), mask: str = MASK
@@ -85,7 +94,7 @@ class Redaction:
         try:
             self._keys = re.compile(words, re.IGNORECASE)
             self._assigned = re.compile(
-                rf"((?:{words})[\w-]{{0,64}}\\{{0,3}}[\"']?{_BETWEEN}){_VALUE}",
+                rf"((?:{words})[\w-]{{0,64}}{_NO_TYPE}\\{{0,3}}[\"']?{_BETWEEN}){_VALUE}",
                 re.IGNORECASE | re.DOTALL,
             )
             self._patterns = [re.compile(pattern) for pattern in patterns]
@@ -145,6 +154,8 @@ class Redaction:
         """Mask a structlog record; ``exc_info`` is left to the processor that renders it, which must stand before."""
         return {key: value if key in _OF_STRUCTLOG else self.value(key, value) for key, value in event_dict.items()}
 
+
+Redaction.default = Redaction()
 
 _OF_STRUCTLOG = frozenset({"exc_info", "stack_info", "_record", "_from_structlog", "saga_id", "saga", "step"})
 """What structlog's own processors look at, and identifiers."""
