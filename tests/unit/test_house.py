@@ -26,8 +26,8 @@ FUNCTION_LINES_MAX = 50
 # caller, the notice of lost state, and hints. It may shrink, not grow.
 ENGINE_LINES_MAX = 4_265
 
-# Layers 0 to 5 without adapters are everything in `saga` but these: what draws and masks drives no saga, and the list of
-# public names is no code to be read.
+# Layers 0 to 5 without adapters are everything in `saga` but these: what draws and masks drives no saga, and the list
+# of public names is no code to be read.
 NOT_ENGINE = (
     "cli",
     "contrib",
