@@ -275,11 +275,15 @@ class SagaStatistics(msgspec.Struct, frozen=True, kw_only=True):
         by_status: How many sagas of each name are in each status.
         needs_attention: How many sagas have attention set or are FAILED.
         oldest_unfinished_at: When the oldest saga that is not at rest was created; None if there is none.
+        needs_attention_by_name: The same by saga name, without names that have none.
+        oldest_unfinished_by_name: The same by saga name, without names that have none.
     """
 
     by_status: Mapping[str, Mapping[SagaStatus, int]]
     needs_attention: int
     oldest_unfinished_at: float | None
+    needs_attention_by_name: Mapping[str, int] = {}
+    oldest_unfinished_by_name: Mapping[str, float] = {}
 
 
 class SagaFilter(msgspec.Struct, frozen=True, kw_only=True):

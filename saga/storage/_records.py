@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -103,18 +103,22 @@ def entry_page(saga_id: str, rows: Sequence[EntryRow], limit: int) -> Page[Entry
 def statistics_of(rows: Iterable[CountRow]) -> SagaStatistics:
     """Return what these counts say together."""
     by_status: dict[str, dict[SagaStatus, int]] = defaultdict(dict)
-    in_need = 0
-    oldest: int | None = None
+    in_need: Counter[str] = Counter()
+    oldest: dict[str, float] = {}
     for row in rows:
         counts = by_status[row.name]
         counts[row.status] = counts.get(row.status, 0) + row.sagas
-        in_need += row.in_need
-        if row.oldest_unfinished is not None and (oldest is None or row.oldest_unfinished < oldest):
-            oldest = row.oldest_unfinished
+        if row.in_need:
+            in_need[row.name] += row.in_need
+        if row.oldest_unfinished is not None:
+            since = seconds(row.oldest_unfinished)
+            oldest[row.name] = min(since, oldest.get(row.name, since))
     return SagaStatistics(
         by_status=dict(by_status),
-        needs_attention=in_need,
-        oldest_unfinished_at=None if oldest is None else seconds(oldest),
+        needs_attention=in_need.total(),
+        oldest_unfinished_at=min(oldest.values(), default=None),
+        needs_attention_by_name=dict(in_need),
+        oldest_unfinished_by_name=oldest,
     )
 
 

@@ -7,7 +7,7 @@ No method awaits anything, so each is atomic within its loop. What is stored liv
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from saga.clock import SystemClock
@@ -321,14 +321,22 @@ class InMemorySagaStorage(SagaStorage):
     async def statistics(self) -> SagaStatistics:
         """Return counts by name and status."""
         self._session.check()
-        counts: dict[str, dict[SagaStatus, int]] = defaultdict(lambda: defaultdict(int))
+        counts: dict[str, Counter[SagaStatus]] = defaultdict(Counter)
+        in_need: Counter[str] = Counter()
+        oldest: dict[str, float] = {}
         for saga in self._sagas.values():
-            counts[saga.saga_name][saga.row.status] += 1
-        unfinished = (saga.created_at for saga in self._sagas.values() if not rests(saga.row))
+            name = saga.saga_name
+            counts[name][saga.row.status] += 1
+            if saga.needs_attention():
+                in_need[name] += 1
+            if not rests(saga.row):
+                oldest[name] = min(saga.created_at, oldest.get(name, saga.created_at))
         return SagaStatistics(
             by_status={name: dict(by_status) for name, by_status in counts.items()},
-            needs_attention=sum(saga.needs_attention() for saga in self._sagas.values()),
-            oldest_unfinished_at=min(unfinished, default=None),
+            needs_attention=in_need.total(),
+            oldest_unfinished_at=min(oldest.values(), default=None),
+            needs_attention_by_name=dict(in_need),
+            oldest_unfinished_by_name=oldest,
         )
 
     async def prune(self, older_than: float, statuses: Collection[SagaStatus], limit: int) -> int:

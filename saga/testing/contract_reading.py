@@ -238,6 +238,23 @@ class Counting(ContractBase):
         assert counts.oldest_unfinished_at == oldest.at
 
     @pytest.mark.asyncio
+    async def test_attention_and_age_are_told_by_name(self, clock: FakeClock) -> None:
+        """Else nobody would see which sagas wait; a name of which none does is left out."""
+        async with self.storage(clock) as storage:
+            empty = await storage.statistics()
+            first = await create(storage, "a1", name="a")
+            clock.advance(5)
+            await create(storage, "a2", name="a", first_row=row(attention=attention(blocking=False)))
+            await create(storage, "a3", name="a", first_row=at_rest(SagaStatus.FAILED))
+            second = await create(storage, "b1", name="b")
+            await create(storage, "c1", name="c", first_row=row(due_in=None, attention=attention(blocking=True)))
+            await create(storage, "d1", name="d", first_row=at_rest())
+            counts = await storage.statistics()
+        assert (dict(empty.needs_attention_by_name), dict(empty.oldest_unfinished_by_name)) == ({}, {})
+        assert counts.needs_attention_by_name == {"a": 2, "c": 1}
+        assert counts.oldest_unfinished_by_name == {"a": first.at, "b": second.at}
+
+    @pytest.mark.asyncio
     async def test_an_ended_saga_that_gets_attention_is_still_one_saga(self, clock: FakeClock) -> None:
         """An effect that came late is noted on sagas that have ended (R7)."""
         async with self.storage(clock) as storage:
