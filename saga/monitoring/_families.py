@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 STEP_BUCKETS = (0.01, 0.1, 1.0, 5.0, 25.0)
-"""Upper bounds in seconds. Few, since each one is a series for each step."""
+"""Upper bounds in seconds of OpenTelemetry's histograms; for Prometheus each one would be a series for each step."""
 
 SAGA_BUCKETS = (0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 
@@ -16,28 +16,27 @@ class Family(msgspec.Struct, frozen=True):
     """One exported metric.
 
     Attributes:
-        name: Its Prometheus name, without the ``_total`` of counters.
+        name: Its Prometheus name, without the ``_total`` of counters and the ``_sum`` of durations.
         otel: Its OpenTelemetry name.
-        kind: How it behaves.
+        kind: How it behaves. Of a duration Prometheus gets the sum alone: another family counts the same events.
         text: What it says.
         labels: The names of its labels.
-        buckets: A histogram's bounds, in seconds.
+        unit: The OpenTelemetry unit. Never "1": collectors would append ``_ratio`` to a gauge's name.
+        buckets: The bounds of a duration's histogram in OpenTelemetry, in seconds.
     """
 
     name: str
     otel: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: Literal["counter", "gauge", "duration"]
     text: str
     labels: tuple[str, ...] = ()
+    unit: str = "{saga}"
     buckets: tuple[float, ...] = ()
 
-    @property
-    def unit(self) -> str:
-        """The OpenTelemetry unit."""
-        return "s" if self.name.endswith("_seconds") else "1"
 
-
-STARTED = Family("saga_started", "saga.started", "counter", "Sagas that this process created.", ("saga",))
+STARTED = Family(
+    "saga_started", "saga.started", "counter", "Sagas that this process was the first to drive.", ("saga",)
+)
 FINISHED = Family(
     "saga_finished",
     "saga.finished",
@@ -48,9 +47,10 @@ FINISHED = Family(
 DURATION = Family(
     "saga_duration_seconds",
     "saga.duration",
-    "histogram",
-    "From a saga's creation to its end, over all processes.",
+    "duration",
+    "From a saga's creation to its end, over all processes; saga_finished counts them.",
     ("saga", "outcome"),
+    "s",
     SAGA_BUCKETS,
 )
 ATTEMPTS = Family(
@@ -59,17 +59,24 @@ ATTEMPTS = Family(
     "counter",
     "Attempts of actions and compensations that ended: succeeded, failed or unknown.",
     ("saga", "step", "phase", "outcome"),
+    "{attempt}",
 )
 STEP_DURATION = Family(
     "saga_step_duration_seconds",
     "saga.step.duration",
-    "histogram",
-    "How long the user's code of one attempt ran.",
+    "duration",
+    "How long the user's code of attempts ran; saga_step_attempts counts them.",
     ("saga", "step", "phase"),
+    "s",
     STEP_BUCKETS,
 )
 RETRIES = Family(
-    "saga_retries", "saga.retries", "counter", "Attempts that are repeated after a failure.", ("saga", "phase")
+    "saga_retries",
+    "saga.retries",
+    "counter",
+    "Attempts that are repeated after a failure.",
+    ("saga", "phase"),
+    "{attempt}",
 )
 TAKEOVERS = Family(
     "saga_takeovers",
@@ -88,6 +95,7 @@ OBSERVER_ERRORS = Family(
     "counter",
     "Errors that observers raised; no saga feels them.",
     ("observer",),
+    "{error}",
 )
 IN_FLIGHT = Family(
     "saga_in_flight",
@@ -96,19 +104,30 @@ IN_FLIGHT = Family(
     "Stored sagas that are not at rest, of all processes; read from the storage.",
     ("saga",),
 )
+PARKED = Family(
+    "saga_parked",
+    "saga.parked",
+    "gauge",
+    "Stored sagas at which a person should look, by name; read from the storage.",
+    ("saga",),
+)
 NEEDS_ATTENTION = Family(
     "saga_needs_attention",
     "saga.needs_attention",
     "gauge",
-    "Stored sagas at which a person should look; read from the storage.",
+    "Stored sagas at which a person should look, of all names; there whenever the storage answers.",
 )
 OLDEST = Family(
     "saga_oldest_unfinished_seconds",
     "saga.oldest_unfinished",
     "gauge",
     "Age of the oldest stored saga that is not at rest, 0 if there is none; read from the storage.",
+    ("saga",),
+    "s",
 )
-BUILD = Family("saga_build_info", "saga.build_info", "gauge", "Always 1; the label says what runs.", ("version",))
+BUILD = Family(
+    "saga_build_info", "saga.build_info", "gauge", "Always 1; the label says what runs.", ("version",), "{process}"
+)
 
 FAMILIES = (
     STARTED,
@@ -122,6 +141,7 @@ FAMILIES = (
     RUNNING,
     OBSERVER_ERRORS,
     IN_FLIGHT,
+    PARKED,
     NEEDS_ATTENTION,
     OLDEST,
     BUILD,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
-from saga.monitoring._histogram import Histogram
-from saga.monitoring.families import DURATION, FAMILIES, STEP_DURATION
+from saga.monitoring._families import DURATION, FAMILIES, STEP_DURATION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.metrics import CallbackOptions, MeterProvider
 
-    from saga.monitoring._readings import Reading
-    from saga.monitoring.families import Family
+    from saga.monitoring._families import Family
+    from saga.monitoring._readings import Labels, Reading
+
+COLLECTION_SECONDS = 1.0
+"""Instruments that are asked within this time of each other are asked for one collection."""
 
 
 class Instruments:
@@ -28,7 +32,7 @@ class Instruments:
     def __init__(self, read: Callable[[], Reading], provider: MeterProvider | None) -> None:
         """Make an instrument for each family; through the global provider if none is given."""
         meter = metrics.get_meter("saga", meter_provider=provider)
-        self._read = read
+        self._collection = _Collection(read)
         for family in FAMILIES:
             if family.kind == "counter":
                 meter.create_observable_counter(family.otel, [self._reader(family)], family.unit, family.text)
@@ -41,20 +45,44 @@ class Instruments:
             for family in (DURATION, STEP_DURATION)
         )
 
-    def saga_duration(self, saga: str, outcome: str, seconds: float) -> None:
+    def saga_duration(self, labels: Labels, seconds: float) -> None:
         """Record how long a saga took."""
-        self._sagas.record(seconds, {"saga": saga, "outcome": outcome})
+        self._sagas.record(seconds, dict(zip(DURATION.labels, labels, strict=True)))
 
-    def step_duration(self, saga: str, step: str, phase: str, seconds: float) -> None:
+    def step_duration(self, labels: Labels, seconds: float) -> None:
         """Record how long an attempt's user code ran."""
-        self._steps.record(seconds, {"saga": saga, "step": step, "phase": phase})
+        self._steps.record(seconds, dict(zip(STEP_DURATION.labels, labels, strict=True)))
 
     def _reader(self, family: Family) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_options: CallbackOptions) -> Iterable[Observation]:
+            values = self._collection.values(family)
             return [
-                Observation(value, dict(zip(family.labels, labels, strict=True)))
-                for labels, value in self._read().get(family.name, ())
-                if not isinstance(value, Histogram)
+                Observation(value, dict(zip(family.labels, labels, strict=True))) for labels, value in values.items()
             ]
 
         return observe
+
+
+class _Collection:
+    """One reading for all instruments of a collection; the API does not say when one begins.
+
+    An instrument that asks again is in the next one, and so is one that asks much later.
+    """
+
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        self._read = read
+        self._lock = Lock()
+        self._asked: set[str] = set()
+        self._reading: Reading = {}
+        self._until = 0.0
+
+    def values(self, family: Family) -> Mapping[Labels, float]:
+        """Return what an instrument shows."""
+        with self._lock:
+            now = monotonic()
+            if family.name in self._asked or now >= self._until:
+                self._reading = self._read()
+                self._asked.clear()
+                self._until = now + COLLECTION_SECONDS
+            self._asked.add(family.name)
+            return self._reading.get(family.name, {})

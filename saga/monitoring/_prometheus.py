@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from saga.monitoring._histogram import Histogram
-from saga.monitoring.families import FAMILIES
+from saga.monitoring._families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-    from saga.monitoring._readings import Reading
-    from saga.monitoring.families import Family
+    from saga.monitoring._families import Family
+    from saga.monitoring._readings import Labels, Reading
 
 
 class _Collector(Collector):
@@ -36,7 +35,7 @@ class _Collector(Collector):
         reading = self._read()
         for family in FAMILIES:
             metric = _metric_of(family)
-            for labels, value in reading.get(family.name, ()):
+            for labels, value in reading.get(family.name, {}).items():
                 _add(metric, family, labels, value)
             yield metric
 
@@ -46,26 +45,21 @@ def register(read: Callable[[], Reading], registry: CollectorRegistry | None) ->
     (REGISTRY if registry is None else registry).register(_Collector(read))
 
 
-def _metric_of(family: Family) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+def _metric_of(family: Family) -> CounterMetricFamily | GaugeMetricFamily | SummaryMetricFamily:
     match family.kind:
         case "counter":
             return CounterMetricFamily(family.name, family.text, labels=family.labels)
         case "gauge":
             return GaugeMetricFamily(family.name, family.text, labels=family.labels)
-        case "histogram":
-            return HistogramMetricFamily(family.name, family.text, labels=family.labels)
+        case "duration":
+            return SummaryMetricFamily(family.name, family.text, labels=family.labels)
 
 
 def _add(
-    metric: CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily,
-    family: Family,
-    labels: tuple[str, ...],
-    value: float | Histogram,
+    metric: CounterMetricFamily | GaugeMetricFamily | SummaryMetricFamily, family: Family, labels: Labels, value: float
 ) -> None:
-    if isinstance(metric, HistogramMetricFamily):
-        if isinstance(value, Histogram):
-            below = zip(family.buckets, value.below(family.buckets), strict=True)
-            buckets = [*((f"{bound:g}", float(count)) for bound, count in below), ("+Inf", float(value.count))]
-            metric.add_metric(labels, buckets, value.total)
-    elif not isinstance(value, Histogram):
+    if isinstance(metric, SummaryMetricFamily):
+        # Without a count, which both formats allow: it would be the same number as another family's, in more series.
+        metric.add_sample(f"{family.name}_sum", dict(zip(family.labels, labels, strict=True)), value)
+    else:
         metric.add_metric(labels, value)

@@ -1,4 +1,4 @@
-"""Turns counts into what is looked at: a snapshot for people and tests, readings by family for exporters."""
+"""Turns counts into what exporters show, family by family, and keeps the number of series bounded."""
 
 from __future__ import annotations
 
@@ -7,143 +7,151 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from saga.monitoring import families
-from saga.monitoring._histogram import Histogram
-from saga.monitoring._snapshot import MetricsSnapshot, SagaFigures, StepFigures, durations_of
-from saga.types import AT_REST, Outcome, Phase
+from saga.monitoring import _families as families
+from saga.monitoring._figures import OTHER
+from saga.types import AT_REST, Outcome, Phase, SagaStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Iterator
 
-    from saga.monitoring._figures import Figures, Live, Work
-    from saga.types import SagaStatistics, SagaStatus
+    from saga.monitoring._families import Family
+    from saga.monitoring._figures import Counts, Figures, Work
+    from saga.types import SagaStatistics
 
-Reading = dict[str, list[tuple[tuple[str, ...], float | Histogram]]]
+Labels = tuple[str, ...]
+Reading = dict[str, dict[Labels, float]]
 """By the name of a family: the values of its labels, and what they stand at."""
 
+ENDINGS = (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK, SagaStatus.FAILED)
 
-class Counts:
-    """Everything that is counted in this process, taken at one instant.
+SERIES_OF_NAME = 14
+"""What one saga name makes beside its steps: 5 of each process, 6 of its endings, 3 that are read from the storage."""
 
-    Attributes:
-        figures: Those of each saga name.
-        live: The sagas that this process drives, by id.
-        leases_lost: Sagas that another process took from this one.
-        errors: Errors that observers raised, by type.
-        stored: What the storage said last.
+SERIES_OF_WORKS = 2 * (len(Outcome) + 1)
+"""What one step label makes at most: in each phase an outcome's attempts, and the seconds they took."""
+
+NAMES_KEPT = 4
+"""For so many names there is room even where steps come first."""
+
+OBSERVERS_MAX = 4
+
+SERIES_SHARED = SERIES_OF_NAME + SERIES_OF_WORKS + OBSERVERS_MAX + 1 + 3
+"""What is there in any case: what stands under ``other``, errors of observers, and three without labels of users."""
+
+SERIES_MIN = SERIES_SHARED + NAMES_KEPT * SERIES_OF_NAME
+
+
+class Budget:
+    """Gives labels away while there is room for their series; whoever comes later shares ``other``.
+
+    What was given is never taken back, and what was refused is never given: a counter that moved would lie.
     """
 
-    def __init__(self) -> None:
-        """Begin at zero."""
-        self.figures: dict[str, Figures] = {}
-        self.live: dict[str, Live] = {}
-        self.leases_lost = 0
-        self.errors: Mapping[str, int] = {}
-        self.stored: SagaStatistics | None = None
+    def __init__(self, series_max: int) -> None:
+        """Begin with nothing given."""
+        self._room = series_max - SERIES_SHARED
+        self._names: set[str] = set()
+        self._observers: set[str] = set()
+        self._works: dict[tuple[str, Labels], Labels] = {}
+
+    def name(self, name: str) -> str:
+        """Return the label of a saga name."""
+        if name not in self._names:
+            if self._room < SERIES_OF_NAME:
+                return OTHER
+            self._room -= SERIES_OF_NAME
+            self._names.add(name)
+        return name
+
+    def observer(self, name: str) -> str:
+        """Return the label of an observer's type."""
+        if name not in self._observers:
+            if len(self._observers) == OBSERVERS_MAX:
+                return OTHER
+            self._observers.add(name)
+        return name
+
+    def work(self, family: Family, labels: Labels) -> Labels:
+        """Return the labels of a series that begins with a saga and a step."""
+        known = self._works.get((family.name, labels))
+        if known is None:
+            known = self._works[family.name, labels] = self._shared(family, labels)
+        return known
+
+    def _shared(self, family: Family, labels: Labels) -> Labels:
+        saga, step, *others = labels
+        saga = self.name(saga)
+        if saga == OTHER:
+            return (OTHER, OTHER, *others)
+        kept = max(0, NAMES_KEPT - len(self._names)) * SERIES_OF_NAME
+        if self._room > kept:
+            self._room -= 1
+            return labels
+        # The last resort is one for all names, for which alone there always is room.
+        return (OTHER, OTHER, *others) if step == OTHER else self.work(family, (saga, OTHER, *others))
 
 
-def reading_of(counts: Counts, now: float) -> Reading:
+def reading_of(counts: Counts, budget: Budget, now: float) -> Reading:
     """Return what exporters export.
 
     Args:
         counts: What is counted.
+        budget: Who has a label.
         now: The wall time.
     """
-    reading: Reading = defaultdict(list)
+    reading: Reading = defaultdict(lambda: defaultdict(float))
     running = Counter(id(live.figures) for live in counts.live.values())
+    # Names first, since steps may not take what they need.
     for name, figures in counts.figures.items():
-        reading[families.STARTED.name].append(((name,), figures.started))
-        reading[families.TAKEOVERS.name].append(((name,), figures.takeovers))
-        reading[families.RUNNING.name].append(((name,), running[id(figures)]))
-        for status, count in figures.finished.items():
-            reading[families.FINISHED.name].append(((name, status.value), count))
-        for status, histogram in figures.durations.items():
-            reading[families.DURATION.name].append(((name, status.value), histogram.copy()))
-        _add_works(reading, name, figures)
-    reading[families.LEASES_LOST.name].append(((), counts.leases_lost))
-    reading[families.BUILD.name].append(((_version(),), 1))
+        _add_name(reading, budget.name(name), figures, running[id(figures)])
+    for name, figures in counts.figures.items():
+        for work in figures.works.values():
+            for family, labels, value in series_of(name, work):
+                reading[family.name][budget.work(family, labels)] += value
+    reading[families.LEASES_LOST.name][()] = counts.leases_lost
+    reading[families.BUILD.name][_version(),] = 1
     for observer, count in counts.errors.items():
-        reading[families.OBSERVER_ERRORS.name].append(((observer,), count))
+        reading[families.OBSERVER_ERRORS.name][budget.observer(observer),] += count
     if counts.stored is not None:
-        _add_stored(reading, counts.stored, now)
+        _add_stored(reading, counts.stored, budget, now)
     return reading
 
 
-def _add_works(reading: Reading, name: str, figures: Figures) -> None:
-    retries: Counter[str] = Counter()
-    for work in figures.works.values():
-        labels = (name, work.label, work.phase.value)
-        for outcome, count in _outcomes(work).items():
-            if count:
-                reading[families.ATTEMPTS.name].append(((*labels, outcome), count))
-        if work.durations.count:
-            reading[families.STEP_DURATION.name].append((labels, work.durations.copy()))
-        retries[work.phase.value] += work.retries
-    for phase, count in retries.items():
-        reading[families.RETRIES.name].append(((name, phase), count))
+def _add_name(reading: Reading, label: str, figures: Figures, running: int) -> None:
+    """Add what a name has from its beginning, zeros too: an increase is seen only after a value that was there."""
+    reading[families.STARTED.name][label,] += figures.started
+    reading[families.TAKEOVERS.name][label,] += figures.takeovers
+    reading[families.RUNNING.name][label,] += running
+    for status in ENDINGS:
+        reading[families.FINISHED.name][label, status.value] += figures.finished[status]
+        total = figures.durations[status].total if status in figures.durations else 0.0
+        reading[families.DURATION.name][label, status.value] += total
+    for phase in Phase:
+        retries = sum(work.retries for work in figures.works.values() if work.phase is phase)
+        reading[families.RETRIES.name][label, phase.value] += retries
 
 
-def _outcomes(work: Work) -> dict[str, int]:
-    return {
-        Outcome.SUCCEEDED.value: work.succeeded,
-        Outcome.FAILED.value: work.failed,
-        Outcome.UNKNOWN.value: work.unknown,
-    }
+def series_of(name: str, work: Work) -> Iterator[tuple[Family, Labels, float]]:
+    """Yield what a step's phase has; outcomes that never were are no series, since there are too many of them."""
+    labels = (name, work.label, work.phase.value)
+    counted = {Outcome.SUCCEEDED: work.succeeded, Outcome.FAILED: work.failed, Outcome.UNKNOWN: work.unknown}
+    for outcome, count in counted.items():
+        if count:
+            yield families.ATTEMPTS, (*labels, outcome.value), count
+    if work.durations.count:
+        yield families.STEP_DURATION, labels, work.durations.total
 
 
-def _add_stored(reading: Reading, stored: SagaStatistics, now: float) -> None:
+def _add_stored(reading: Reading, stored: SagaStatistics, budget: Budget, now: float) -> None:
     for name, by_status in stored.by_status.items():
+        label = (budget.name(name),)
         in_flight = sum(count for status, count in by_status.items() if status not in AT_REST)
-        reading[families.IN_FLIGHT.name].append(((name,), in_flight))
-    reading[families.NEEDS_ATTENTION.name].append(((), stored.needs_attention))
-    since = stored.oldest_unfinished_at
-    reading[families.OLDEST.name].append(((), 0.0 if since is None else max(0.0, now - since)))
-
-
-def snapshot_of(counts: Counts, now: float) -> MetricsSnapshot:
-    """Return what people look at.
-
-    Args:
-        counts: What is counted.
-        now: This process's monotonic clock.
-    """
-    by_name: dict[int, list[Live]] = defaultdict(list)
-    for live in counts.live.values():
-        by_name[id(live.figures)].append(live)
-    return MetricsSnapshot(
-        sagas={name: _figures_of(figures, by_name[id(figures)], now) for name, figures in counts.figures.items()},
-        leases_lost=counts.leases_lost,
-        observer_errors=dict(counts.errors),
-        stored=counts.stored,
-    )
-
-
-def _figures_of(figures: Figures, live: Collection[Live], now: float) -> SagaFigures:
-    by_status: Counter[SagaStatus] = Counter(figures.finished)
-    by_status.update(each.status for each in live)
-    works = figures.works.values()
-    return SagaFigures(
-        started=figures.started,
-        by_status=dict(by_status),
-        in_flight=len(live),
-        oldest_unfinished=max((now - each.since for each in live), default=None),
-        durations={status: durations_of(histogram) for status, histogram in figures.durations.items()},
-        attempts=sum(sum(_outcomes(work).values()) for work in works),
-        retries=sum(work.retries for work in works),
-        compensations=sum(work.succeeded for work in works if work.phase is Phase.COMPENSATION),
-        failures=sum(work.failed for work in works),
-        takeovers=figures.takeovers,
-        steps={(work.label, work.phase.value): _step_of(work) for work in works},
-    )
-
-
-def _step_of(work: Work) -> StepFigures:
-    return StepFigures(
-        succeeded=work.succeeded,
-        failed=work.failed,
-        unknown=work.unknown,
-        durations=durations_of(work.durations),
-    )
+        reading[families.IN_FLIGHT.name][label] += in_flight
+        reading[families.PARKED.name][label] += stored.needs_attention_by_name.get(name, 0)
+        age = max(0.0, now - stored.oldest_unfinished_by_name.get(name, now))
+        ages = reading[families.OLDEST.name]
+        ages[label] = max(ages[label], age)
+    reading[families.NEEDS_ATTENTION.name][()] = stored.needs_attention
 
 
 @cache

@@ -7,7 +7,6 @@ they are asked. What is true of all processes together is read from the storage 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from contextlib import AbstractContextManager, asynccontextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -26,14 +25,16 @@ from saga.events import (
     TurnedBack,
 )
 from saga.exceptions import SagaExecutionError, SagaStorageError
-from saga.monitoring._figures import Figures, Live
+from saga.monitoring._families import STEP_DURATION
+from saga.monitoring._figures import Counts, Figures, Live
 from saga.monitoring._otel_metrics import Instruments
-from saga.monitoring._readings import Counts, Reading, reading_of, snapshot_of
+from saga.monitoring._readings import SERIES_MIN, Budget, reading_of
+from saga.monitoring._snapshot import snapshot_of
 from saga.observers import Observer
 from saga.types import LeaveReason, Phase, SagaStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from opentelemetry.metrics import MeterProvider
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from saga.clock import Clock
     from saga.context import SagaContext
     from saga.events import Event
+    from saga.monitoring._readings import Labels, Reading
     from saga.monitoring._snapshot import MetricsSnapshot
     from saga.storage.base import SagaStorage
     from saga.types import SagaInfo
@@ -61,27 +63,31 @@ class SagaMetrics(Observer):
     from the storage: sagas in flight, sagas that need attention, the age of the oldest unfinished one.
     """
 
-    def __init__(self, *, steps_max: int = 12, clock: Clock | None = None) -> None:
+    def __init__(self, *, steps_max: int = 12, series_max: int = 200, clock: Clock | None = None) -> None:
         """Begin at zero.
 
         Args:
-            steps_max: Steps of one saga name that have their own ``step`` label; the others share ``other``. Of
-                steps that the first saga of its name did not have, two get their own, since such names may be data.
+            steps_max: Steps of one saga name that are told apart; the others share ``other``. Of steps that the first
+                saga of its name did not have, two get their own, since such names may be data.
+            series_max: How many series are exported, of all names together. Once they are used up, new steps share
+                ``other``, and new saga names too.
             clock: Time; the system's by default.
 
         Raises:
-            SagaValidationError: If steps_max is no number of at least 1.
+            SagaValidationError: If steps_max is no integer of at least 1, or series_max none of at least 86.
         """
-        if isinstance(steps_max, bool) or not isinstance(steps_max, int) or steps_max < 1:
-            refuse("steps_max", steps_max, "an integer of at least 1")
+        for name, value, least in (("steps_max", steps_max, 1), ("series_max", series_max, SERIES_MIN)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                refuse(name, value, f"an integer of at least {least}")
         self._steps_max = steps_max
         self._clock: Clock = SystemClock() if clock is None else clock
-        self.monotonic = self._clock.monotonic
+        self._monotonic = self._clock.monotonic
         self._lock = Lock()
         self._counts = Counts()
         self._figures = self._counts.figures
         self._live = self._counts.live
-        self._observers: dict[int, Observer] = {}
+        self._budget = Budget(series_max)
+        self._watching = False
         self._instruments: Instruments | None = None
         self._takes: dict[type[Event], Callable[[SagaInfo, Any], float | None]] = {
             Created: self._created,
@@ -98,20 +104,11 @@ class SagaMetrics(Observer):
     def snapshot(self) -> MetricsSnapshot:
         """Return the figures of this instant."""
         with self._lock:
-            self._counts.errors = self._errors()
-            return snapshot_of(self._counts, self.monotonic())
+            return snapshot_of(self._counts, self._monotonic())
 
-    def reading(self) -> Reading:
-        """Return what exporters export, by family."""
+    def _reading(self) -> Reading:
         with self._lock:
-            self._counts.errors = self._errors()
-            return reading_of(self._counts, self._clock.now())
-
-    def _errors(self) -> Counter[str]:
-        errors: Counter[str] = Counter()
-        for observer in self._observers.values():
-            errors[type(observer).__name__] += observer.errors
-        return errors
+            return reading_of(self._counts, self._budget, self._clock.now())
 
     # exporting
 
@@ -126,7 +123,7 @@ class SagaMetrics(Observer):
         except ImportError as error:
             message = "SagaMetrics.to_prometheus() needs prometheus-client: install the extra 'prometheus'"
             raise SagaExecutionError(message) from error
-        register(self.reading, registry)
+        register(self._reading, registry)
 
     def to_opentelemetry(self, provider: MeterProvider | None = None) -> None:
         """Export through the OpenTelemetry metrics API; through the global meter provider if none is given.
@@ -137,53 +134,69 @@ class SagaMetrics(Observer):
         if self._instruments is not None:
             message = "this SagaMetrics is exported to OpenTelemetry already; make a second one"
             raise SagaExecutionError(message)
-        self._instruments = Instruments(self.reading, provider)
+        self._instruments = Instruments(self._reading, provider)
 
     @asynccontextmanager
-    async def watch(self, storage: SagaStorage, *, every: float = 10.0) -> AsyncIterator[None]:
+    async def watch(self, storage: SagaStorage, *, every: float = 10.0, within: float = 5.0) -> AsyncIterator[None]:
         """Keep reading the storage's statistics inside ``async with``.
 
-        While the storage is away its figures are missing, rather than old.
+        While the storage is away, or does not answer in time, its figures are missing, rather than old. Any other
+        error is a bug: it ends the reading, goes to the event loop's exception handler, and the figures stay away.
 
         Args:
             storage: An open storage.
             every: Seconds between two readings.
+            within: Seconds that one reading may take.
 
         Raises:
-            SagaValidationError: If ``every`` is no number above 0.
+            SagaValidationError: If ``every`` or ``within`` is no number above 0.
+            SagaExecutionError: If this SagaMetrics watches a storage already.
         """
-        if check_seconds("every", every) is None:
-            refuse("every", every, "a number of seconds above 0")
-        await self._look(storage)
-        task = asyncio.get_running_loop().create_task(self._keep_looking(storage, every))
-        task.add_done_callback(self._unwatched)
+        for name, value in (("every", every), ("within", within)):
+            if check_seconds(name, value) is None:
+                refuse(name, value, "a number of seconds above 0")
+        if self._watching:
+            message = "this SagaMetrics watches a storage already; make a second one"
+            raise SagaExecutionError(message)
+        self._watching = True
         try:
-            yield
+            await self._look(storage, within)
+            task = asyncio.get_running_loop().create_task(self._keep_looking(storage, every, within))
+            task.add_done_callback(self._unwatched)
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            self._watching = False
 
-    async def _keep_looking(self, storage: SagaStorage, every: float) -> None:
+    async def _keep_looking(self, storage: SagaStorage, every: float, within: float) -> None:
         while True:
             await sleep(self._clock, every)
-            await self._look(storage)
+            await self._look(storage, within)
 
-    def _unwatched(self, _task: asyncio.Task[None]) -> None:
+    def _unwatched(self, task: asyncio.Task[None]) -> None:
         # However it ended: figures that nobody reads anew must not be shown as if somebody did.
         self._counts.stored = None
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            message = "SagaMetrics.watch() reads the storage no more: statistics() raised"
+            task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
 
-    async def _look(self, storage: SagaStorage) -> None:
+    async def _look(self, storage: SagaStorage, within: float) -> None:
         try:
-            self._counts.stored = await storage.statistics()
-        except SagaStorageError:
+            async with asyncio.timeout(within):
+                self._counts.stored = await storage.statistics()
+        except (SagaStorageError, TimeoutError):
             self._counts.stored = None
 
     # observing
 
-    def beside(self, observers: Sequence[Observer]) -> None:
-        """Keep the others, whose errors are counted."""
+    def on_error(self, observer: Observer, error: BaseException) -> None:  # noqa: ARG002 - its type says enough
+        """Count that an observer raised."""
         with self._lock:
-            self._observers.update({id(observer): observer for observer in observers})
+            self._counts.errors[type(observer).__name__] += 1
 
     def on_event(self, saga: SagaInfo, event: Event) -> None:
         """Count a fact."""
@@ -191,31 +204,44 @@ class SagaMetrics(Observer):
         if take is not None:
             with self._lock:
                 seconds = take(saga, event)
-            # Outside of the lock, since a reader of OpenTelemetry holds its own while it asks for the figures.
             if seconds is not None and self._instruments is not None:
-                self._instruments.saga_duration(saga.saga_name, _ENDS[type(event)].value, seconds)
+                with self._lock:
+                    labels = (self._budget.name(saga.saga_name), _ENDS[type(event)].value)
+                # Outside of the lock, since a reader of OpenTelemetry holds its own while it asks for the figures.
+                self._instruments.saga_duration(labels, seconds)
 
     def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:
         """Time an attempt's user code."""
-        if ctx.phase is Phase.COMPENSATION:
-            # Of a saga that was taken over nothing else tells that it had turned back before.
-            self._turned_back(saga)
-        return _Timed(self, saga.saga_name, ctx)
+        # Of a saga that another process left nothing else tells in which direction it goes.
+        live = self._live.get(saga.saga_id)
+        if live is not None:
+            if ctx.phase is Phase.COMPENSATION:
+                live.status = SagaStatus.COMPENSATING
+            elif live.status is None:
+                live.status = SagaStatus.EXECUTING
+        return _Timed(self._monotonic, self._ran, saga.saga_name, ctx)
 
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
-        """Forget a saga that this process drives no more."""
+        """Forget a saga that this process drives no more, unless it rests: a person may wake it."""
         with self._lock:
             live = self._live.pop(saga.saga_id, None)
-            if live is not None and reason is LeaveReason.LOST:
+            if live is None:
+                return
+            if reason is LeaveReason.LOST:
                 self._counts.leases_lost += 1
+            elif reason is LeaveReason.REST:
+                live.figures.resting[live.status] += 1
+                self._counts.rest(saga.saga_id, live.status)
 
-    def ran(self, saga_name: str, ctx: SagaContext, seconds: float) -> None:
-        """Count how long the user code of an attempt ran."""
+    def _ran(self, saga_name: str, ctx: SagaContext, seconds: float) -> None:
+        labels: Labels | None = None
         with self._lock:
             work = self._of(saga_name).work(ctx.step_name, ctx.phase)
             work.durations.add(seconds)
-        if self._instruments is not None:
-            self._instruments.step_duration(saga_name, work.label, work.phase.value, seconds)
+            if self._instruments is not None:
+                labels = self._budget.work(STEP_DURATION, (saga_name, work.label, work.phase.value))
+        if labels is not None and self._instruments is not None:
+            self._instruments.step_duration(labels, seconds)
 
     def _of(self, saga_name: str) -> Figures:
         figures = self._figures.get(saga_name)
@@ -226,19 +252,31 @@ class SagaMetrics(Observer):
     def _created(self, saga: SagaInfo, fact: Created) -> None:
         figures = self._of(saga.saga_name)
         figures.started += 1
-        if figures.started == 1:
+        if not figures.learned:
             figures.learn(step.name for step in fact.shape)
-        self._live[saga.saga_id] = Live(figures, self.monotonic())
+        # An id may come again once its first saga was pruned.
+        self._counts.rested.pop(saga.saga_id, None)
+        self._live[saga.saga_id] = Live(figures, self._monotonic(), SagaStatus.EXECUTING, whole=True)
 
     def _claimed(self, saga: SagaInfo, fact: Claimed) -> None:
         figures = self._of(saga.saga_name)
         if fact.expired:
             figures.takeovers += 1
-        if saga.saga_id not in self._live:
-            age = 0.0 if saga.created_at is None else max(0.0, self._clock.now() - saga.created_at)
-            self._live[saga.saga_id] = Live(figures, self.monotonic() - age)
+        if saga.saga_id in self._live:
+            return
+        status = self._counts.wake(saga.saga_id, figures)
+        # Nobody drove it before: it was stored in the transaction of a caller, and nobody was told of that.
+        first = fact.fence == 1
+        if first:
+            figures.started += 1
+            status = SagaStatus.EXECUTING
+        self._live[saga.saga_id] = Live(figures, self._monotonic() - self._age(saga), status, whole=first)
 
-    def _turned_back(self, saga: SagaInfo, _fact: TurnedBack | None = None) -> None:
+    def _age(self, saga: SagaInfo) -> float:
+        """Return for how long a saga has been there, by the wall clock, since another process may have created it."""
+        return 0.0 if saga.created_at is None else max(0.0, self._clock.now() - saga.created_at)
+
+    def _turned_back(self, saga: SagaInfo, _fact: TurnedBack) -> None:
         live = self._live.get(saga.saga_id)
         if live is not None:
             live.status = SagaStatus.COMPENSATING
@@ -258,26 +296,40 @@ class SagaMetrics(Observer):
 
     def _ended(self, saga: SagaInfo, fact: Completed | RolledBack | RollbackFailed) -> float:
         live = self._live.pop(saga.saga_id, None)
-        seconds = 0.0 if live is None else self.monotonic() - live.since
-        self._of(saga.saga_name).ended(_ENDS[type(fact)], seconds)
+        figures = self._of(saga.saga_name) if live is None else live.figures
+        status = _ENDS[type(fact)]
+        seconds = self._age(saga) if live is None else self._monotonic() - live.since
+        figures.ended(status, seconds)
+        if status is SagaStatus.FAILED:
+            self._counts.rest(saga.saga_id, status)
+        elif live is not None and live.whole and status is SagaStatus.COMPLETED and not figures.learned:
+            # No fact told its shape, but all of its steps have run here.
+            figures.learn()
         return seconds
 
 
 class _Timed:
     """Times what runs inside."""
 
-    __slots__ = ("_begun", "_ctx", "_metrics", "_saga_name")
+    __slots__ = ("_begun", "_ctx", "_monotonic", "_ran", "_saga_name")
 
-    def __init__(self, metrics: SagaMetrics, saga_name: str, ctx: SagaContext) -> None:
-        self._metrics = metrics
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        ran: Callable[[str, SagaContext, float], None],
+        saga_name: str,
+        ctx: SagaContext,
+    ) -> None:
+        self._monotonic = monotonic
+        self._ran = ran
         self._saga_name = saga_name
         self._ctx = ctx
         self._begun = 0.0
 
     def __enter__(self) -> None:
-        self._begun = self._metrics.monotonic()
+        self._begun = self._monotonic()
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._metrics.ran(self._saga_name, self._ctx, self._metrics.monotonic() - self._begun)
+        self._ran(self._saga_name, self._ctx, self._monotonic() - self._begun)

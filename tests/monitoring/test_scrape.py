@@ -89,7 +89,7 @@ def test_a_worker_is_scraped_and_its_records_are_read_back(port: int, tmp_path: 
         assert time.monotonic() < until
         found = scraped(port)
     finished = {sample.labels["outcome"]: sample.value for sample in found["saga_finished_total"]}
-    assert finished == {"completed": 2, "rolled_back": 1}
+    assert finished == {"completed": 2, "rolled_back": 1, "failed": 0}
     attempts = {
         (sample.labels["step"], sample.labels["phase"], sample.labels["outcome"]): sample.value
         for sample in found["saga_step_attempts_total"]
