@@ -344,6 +344,17 @@ def test_a_saga_that_failed_leaves_that_status_when_it_is_claimed_again() -> Non
         assert value(registry, "saga_finished_total", saga="Order", outcome=outcome) == 1
 
 
+def test_an_id_that_comes_again_is_another_saga() -> None:
+    """The first one that failed was pruned; nobody carries it on."""
+    metrics, info = SagaMetrics(), SagaInfo("s", "Order", "1")
+    metrics.on_event(info, created("a"))
+    metrics.on_event(info, RollbackFailed())
+    metrics.on_event(info, created("a"))
+    metrics.on_leave(info, LeaveReason.RELEASED)
+    metrics.on_event(info, Claimed("host:1", 2))
+    assert metrics.snapshot().sagas["Order"].by_status == {SagaStatus.FAILED: 1}
+
+
 @pytest.mark.asyncio
 async def test_a_parked_saga_is_kept_until_it_is_claimed_again() -> None:
     """It waits for a person here, too."""
