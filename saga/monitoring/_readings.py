@@ -13,7 +13,7 @@ from saga.monitoring._snapshot import MetricsSnapshot, SagaFigures, StepFigures,
 from saga.types import AT_REST, Outcome, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from saga.monitoring._figures import Figures, Live, Work
     from saga.types import SagaStatistics, SagaStatus
@@ -38,7 +38,7 @@ class Counts:
         self.figures: dict[str, Figures] = {}
         self.live: dict[str, Live] = {}
         self.leases_lost = 0
-        self.errors: Mapping[str, int] = {}
+        self.errors: Counter[str] = Counter()
         self.stored: SagaStatistics | None = None
 
 

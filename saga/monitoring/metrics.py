@@ -7,7 +7,6 @@ they are asked. What is true of all processes together is read from the storage 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from contextlib import AbstractContextManager, asynccontextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,7 @@ from saga.observers import Observer
 from saga.types import LeaveReason, Phase, SagaStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from opentelemetry.metrics import MeterProvider
@@ -81,7 +80,6 @@ class SagaMetrics(Observer):
         self._counts = Counts()
         self._figures = self._counts.figures
         self._live = self._counts.live
-        self._observers: dict[int, Observer] = {}
         self._instruments: Instruments | None = None
         self._takes: dict[type[Event], Callable[[SagaInfo, Any], float | None]] = {
             Created: self._created,
@@ -98,20 +96,12 @@ class SagaMetrics(Observer):
     def snapshot(self) -> MetricsSnapshot:
         """Return the figures of this instant."""
         with self._lock:
-            self._counts.errors = self._errors()
             return snapshot_of(self._counts, self.monotonic())
 
     def reading(self) -> Reading:
         """Return what exporters export, by family."""
         with self._lock:
-            self._counts.errors = self._errors()
             return reading_of(self._counts, self._clock.now())
-
-    def _errors(self) -> Counter[str]:
-        errors: Counter[str] = Counter()
-        for observer in self._observers.values():
-            errors[type(observer).__name__] += observer.errors
-        return errors
 
     # exporting
 
@@ -180,10 +170,10 @@ class SagaMetrics(Observer):
 
     # observing
 
-    def beside(self, observers: Sequence[Observer]) -> None:
-        """Keep the others, whose errors are counted."""
+    def on_error(self, observer: Observer, _error: BaseException) -> None:
+        """Count what an observer raised."""
         with self._lock:
-            self._observers.update({id(observer): observer for observer in observers})
+            self._counts.errors[type(observer).__name__] += 1
 
     def on_event(self, saga: SagaInfo, event: Event) -> None:
         """Count a fact."""
