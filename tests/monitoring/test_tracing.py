@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import pytest
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -32,7 +34,7 @@ from saga import (
     trace_saga_action,
     trace_saga_compensation,
 )
-from saga.events import AttemptStarted, AttemptSucceeded, AttemptUnknown, Claimed, Created
+from saga.events import AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUnknown, Claimed, Created
 from saga.types import ErrorRecord, Phase, UnknownReason
 from tests.unit.kit import AT_ONCE, chain, dag, fail, step, undo
 
@@ -40,9 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-import sqlite3
-
-import msgspec
 
 Spans = InMemorySpanExporter
 CREATED = Created(name="Order", version="1", shape=(), arguments=msgspec.Raw(b"{}"))
@@ -309,6 +308,28 @@ async def test_a_saga_started_in_the_callers_transaction_has_its_span_too(
         await orchestrator.recover()
         assert (await handle.wait()).success
     assert parent_of(one(spans, "step a")) == id_of(root)
+
+
+def test_an_attempt_that_succeeds_late_does_not_end_another_ones_span(provider: TracerProvider, spans: Spans) -> None:
+    """The first attempt was given up and the second one runs when the first one turns out to have succeeded."""
+    info = SagaInfo("o-1", "Order", "1")
+    tracer = SagaTracer(provider)
+    first, second = (context("a", attempt=number) for number in (1, 2))
+    with tracer.around(info, first):
+        pass
+    gone = AttemptUnknown("a", Phase.ACTION, 1, UnknownReason.TIMEOUT, ErrorRecord("TimeoutError", ""))
+    tracer.on_event(info, gone)
+    with tracer.around(info, second):
+        tracer.on_event(info, AttemptSucceeded("a", Phase.ACTION, 1))
+    assert outcomes(spans) == [(1, "unknown")]
+    tracer.on_event(info, AttemptFailed("a", Phase.ACTION, 2, ErrorRecord("ValueError", "no")))
+    assert outcomes(spans) == [(1, "unknown"), (2, "failed")]
+
+
+def outcomes(spans: Spans) -> list[tuple[object, object]]:
+    """Return number and outcome of the attempts of step a that are exported."""
+    said = [span.attributes or {} for span in by_name(spans)["step a"]]
+    return [(each["saga.step.attempt"], each["saga.outcome"]) for each in said]
 
 
 def test_an_attempts_span_is_current_while_its_code_runs_and_ends_with_it(
