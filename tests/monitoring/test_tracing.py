@@ -23,6 +23,7 @@ from opentelemetry.trace import StatusCode
 from saga import (
     InMemorySagaStorage,
     LeaveReason,
+    Redaction,
     RetryPolicy,
     Saga,
     SagaAlreadyExistsError,
@@ -394,6 +395,47 @@ async def test_decorated_code_has_spans_inside_of_its_attempt(provider: TracerPr
     assert parent_of(one(spans, "compensation release")) == id_of(one(spans, "compensate reserve"))
     charge = one(spans, "action charge")
     assert (charge.status.status_code, charge.status.description) == (StatusCode.ERROR, "password=***")
+
+
+class Chatty(Saga):
+    """Says too much, over two lines."""
+
+    async def build(self) -> None:
+        """Add the step."""
+        await self.add_step("talk", self._talk)
+
+    @trace_saga_action
+    async def _talk(self, ctx: SagaContext) -> None:
+        message = "the zebra\nforged: yes"
+        raise ValueError(message)
+
+
+@pytest.mark.asyncio
+async def test_decorated_code_is_masked_as_its_attempt_is(provider: TracerProvider, spans: Spans) -> None:
+    """By the tracer's own redaction, and on one line, in both spans."""
+    await Chatty().execute(observers=[SagaTracer(provider, redaction=Redaction(patterns=["zebra"]))])
+    for name in ("action _talk", "step talk"):
+        assert one(spans, name).status.description == "the ***\\nforged: yes"
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_kept_of_a_saga_that_rests(provider: TracerProvider) -> None:
+    """Millions may pass through one process."""
+    tracer = SagaTracer(provider)
+    async with SagaOrchestrator(observers=[tracer]) as orchestrator:
+        await orchestrator.execute(chain(step("a"), step("b", fail), name="Order")())
+    assert [kept for kept in vars(tracer).values() if isinstance(kept, dict)] == [{}, {}]
+
+
+def test_only_an_attempt_that_was_cut_off_is_lost(provider: TracerProvider, spans: Spans) -> None:
+    """One that timed out elsewhere has its span there."""
+    tracer, info = SagaTracer(provider), SagaInfo("o-1", "Order", "1")
+    tracer.on_event(info, Claimed("host:2", 2, 1, expired=True))
+    for name, reason in (("a", UnknownReason.TIMEOUT), ("b", UnknownReason.INTERRUPTED)):
+        tracer.on_event(info, AttemptUnknown(name, Phase.ACTION, 1, reason, ErrorRecord("", "")))
+    tracer.on_leave(info, LeaveReason.REST)
+    lost = [dict(event.attributes or {}) for event in one(spans, "takeover Order").events]
+    assert [each["saga.step.name"] for each in lost] == ["b"]
 
 
 @pytest.mark.asyncio

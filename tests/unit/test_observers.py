@@ -158,6 +158,31 @@ def test_facts_come_in_order_to_one_observer_after_the_other() -> None:
     assert order == [("x", "Began"), ("y", "Began"), ("x", "Completed"), ("y", "Completed")]
 
 
+@pytest.mark.asyncio
+async def test_headers_that_are_no_text_are_not_stored(reports: list[str]) -> None:
+    """They would make the journal unreadable; those of other observers are kept."""
+    listen(reports)
+    assert Observers([Notes(a=1), Notes(b="2")]).headers(INFO) == {"b": "2"}  # type: ignore[arg-type]
+    assert reports == ["observer Notes raised; this is reported once"]
+
+
+def test_observers_are_left_in_the_reverse_of_the_order_in_which_they_were_entered() -> None:
+    """As nested ``with`` statements would be: a span ends before what it stands in."""
+    order: list[str] = []
+
+    class Nested(Notes):
+        @contextmanager
+        def around(self, saga: SagaInfo, ctx: SagaContext) -> Iterator[None]:
+            """Write down when."""
+            order.append(f"into {self.name}")
+            yield
+            order.append(f"out of {self.name}")
+
+    for leave in Observers([Nested("x"), Nested("y")]).enter(INFO, context()):
+        leave(None)
+    assert order == ["into x", "into y", "out of y", "out of x"]
+
+
 @pytest.mark.parametrize(
     "broken",
     [Broken(), BrokenInside(entering=True), BrokenInside(entering=False)],
