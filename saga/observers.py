@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from saga.checks import refuse
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     Leave = Callable[[BaseException | None], None]
 
+_REPORTED: WeakValueDictionary[int, Observer] = WeakValueDictionary()
+"""Observers that have raised: one that several orchestrators share is reported once all the same."""
+
 NOTHING = nullcontext()
 """A context manager that does nothing, and is neither entered nor left."""
 
@@ -24,19 +28,9 @@ NOTHING = nullcontext()
 class Observer:
     """Watches sagas; override what you need. All methods are sync and must return fast.
 
-    What an observer raises is counted, reported once to the event loop's exception handler, and never felt by a saga.
-
-    Attributes:
-        errors: How often one of its methods has raised.
+    What an observer raises is told to all of them, reported once to the event loop's exception handler, and never felt
+    by a saga.
     """
-
-    errors: int = 0
-
-    def beside(self, observers: Sequence[Observer]) -> None:
-        """Take note of all observers that are told the same, this one among them; asked where they are given.
-
-        Only what this raises is raised there: no saga runs yet.
-        """
 
     def headers(self, saga: SagaInfo) -> Mapping[str, str]:  # noqa: ARG002 - a default for subclasses
         """Return what is to be stored with a new saga, such as a trace context; asked before it is created."""
@@ -56,6 +50,9 @@ class Observer:
         RELEASED if it was written in the caller's own transaction, which may still be rolled back.
         """
 
+    def on_error(self, observer: Observer, error: BaseException) -> None:
+        """Take note that an observer, maybe this one, has raised; what this method raises is dropped."""
+
 
 class Observers:
     """Several observers as one.
@@ -72,10 +69,10 @@ class Observers:
         """
         self._observers = tuple(observers)
         self.present = bool(self._observers)
+        self._telling = False
         for observer in self._observers:
             if not isinstance(observer, Observer):
                 refuse("observers", observer, "a sequence of Observer instances")
-            observer.beside(self._observers)
 
     def headers(self, saga: SagaInfo) -> dict[str, str]:
         """Return all headers together; a later observer's win."""
@@ -113,18 +110,24 @@ class Observers:
         return leave
 
     def _guarded(self, observer: Observer, call: Callable[..., Any], *args: Any) -> Any:
+        # A method that awaits nothing cannot be cancelled: a CancelledError that comes out of it is its own.
         try:
             return call(*args)
-        except Exception as error:  # noqa: BLE001 - documented place 2: an observer raised, and no saga may feel it
-            observer.errors += 1
-            if observer.errors == 1:
-                asyncio.get_running_loop().call_exception_handler(
-                    {
-                        "message": f"observer {type(observer).__name__} raised; this is reported once",
-                        "exception": error,
-                    }
-                )
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - documented place 2: an observer raised
+            self._raised(observer, error)
             return None
+
+    def _raised(self, observer: Observer, error: BaseException) -> None:
+        """Report an observer's first error, and tell all observers of each."""
+        if _REPORTED.get(id(observer)) is not observer:
+            _REPORTED[id(observer)] = observer
+            message = f"observer {type(observer).__name__} raised; this is reported once"
+            asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+        if not self._telling:
+            self._telling = True
+            for each in self._observers:
+                self._guarded(each, each.on_error, observer, error)
+            self._telling = False
 
 
 def _entered(observer: Observer, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None] | None:

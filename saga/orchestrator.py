@@ -232,16 +232,22 @@ class SagaOrchestrator:
     ) -> SagaHandle:
         """Store a saga that nobody drives yet in the caller's transaction."""
         info = SagaInfo(saga_id, definition.name, definition.version)
-        created = replace(created, headers=self._env.observers.headers(info))
+        # Of one that this process drives observers know already; asked again, they would begin it a second time.
+        driven = self.run_of(saga_id) is not None
+        if not driven:
+            created = replace(created, headers=self._env.observers.headers(info))
         row = Row(status=SagaStatus.PENDING)
         new = NewSaga(saga_id=saga_id, saga_name=definition.name, saga_version=definition.version, row=row)
+        reason = LeaveReason.LOST
         try:
             write_id = self.clock.token()
             await self.storage.create(new, (created,), claim=None, write_id=write_id, connection=connection)
+            reason = LeaveReason.RELEASED
         except SagaAlreadyExistsError:
             await self._check_stored(saga_id, created)
         finally:
-            self._env.observers.on_leave(info, LeaveReason.RELEASED)
+            if not driven:
+                self._env.observers.on_leave(info, reason)
         return SagaHandle(self, saga_id, definition, self.run_of(saga_id))
 
     async def _check_stored(self, saga_id: str, created: Created) -> None:

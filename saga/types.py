@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from saga.exceptions import SagaError, SagaValidationError
+from saga.redaction import Redaction
 
 T = TypeVar("T")
 
@@ -143,6 +144,10 @@ class ErrorRecord(msgspec.Struct, frozen=True):
 
     type: str
     message: str
+
+    def __repr__(self) -> str:
+        """Show the text with secrets masked; the attribute has it as it is stored."""
+        return f"ErrorRecord(type={self.type!r}, message={Redaction.default.text(self.message)!r})"
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
+    from saga.context import SagaContext
     from saga.events import AttemptUnknown
     from saga.redaction import Redaction
     from saga.types import Phase
@@ -45,7 +46,7 @@ class Trace:
     Attributes:
         parent: The context whose span is the saga's; empty if it was created without one.
         links: Links of all spans that are made here.
-        attempts: The attempts whose spans are open.
+        attempts: The attempts whose spans are open, by step, phase and number.
     """
 
     __slots__ = ("_takeover", "attempts", "links", "parent")
@@ -53,7 +54,7 @@ class Trace:
     def __init__(self, parent: Context) -> None:
         self.parent = parent
         self.links: tuple[Link, ...] = ()
-        self.attempts: dict[tuple[str, Phase], Attempt] = {}
+        self.attempts: dict[tuple[str, Phase, int], Attempt] = {}
         self._takeover: Span | None = None
 
     def taken_over(self, span: Span) -> None:
@@ -90,10 +91,10 @@ class Attempt:
 
     __slots__ = ("_live", "_token", "_within", "_work", "left_at", "span")
 
-    def __init__(self, live: Trace, step: str, phase: Phase, span: Span, within: Within) -> None:
+    def __init__(self, live: Trace, ctx: SagaContext, span: Span, within: Within) -> None:
         self._live = live
         self._within = within
-        self._work = (step, phase)
+        self._work = (ctx.step_name, ctx.phase, ctx.attempt)
         self._token: Any = None
         self.span = span
         self.left_at: int | None = None

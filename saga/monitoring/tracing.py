@@ -23,7 +23,6 @@ from opentelemetry.trace import (
 from saga.context import SagaContext
 from saga.events import (
     AttemptFailed,
-    AttemptNotRun,
     AttemptSucceeded,
     AttemptUnknown,
     Claimed,
@@ -98,7 +97,7 @@ class SagaTracer(Observer):
             return NOTHING
         live = self._live_of(tracer, saga)
         span = self._begin(tracer, live, saga, ctx)
-        return Attempt(live, ctx.step_name, ctx.phase, span, Within(tracer, self._redaction))
+        return Attempt(live, ctx, span, Within(tracer, self._redaction))
 
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
         """End what is still open of a saga that this process drives no more."""
@@ -115,7 +114,7 @@ class SagaTracer(Observer):
         if live is None:
             parent = context_of(saga.headers, Context())
             if not parent:
-                # Created where nobody traced: its attempts in this process are one trace at least.
+                # Created where nobody traced: its attempts under this claim are one trace at least.
                 root = self._root(tracer, saga, parent)
                 root.end()
                 parent = trace.set_span_in_context(root, parent)
@@ -141,6 +140,8 @@ class SagaTracer(Observer):
 
     def _claimed(self, saga: SagaInfo, fact: Claimed) -> None:
         """Look for an SDK anew, and begin the span of a takeover, which ends once it is known what was lost."""
+        # What is still here is of a second start of the same saga, which came to nothing.
+        self._opening.pop(saga.saga_id, None)
         tracer = self._tracers.get()
         if tracer is None or not fact.expired:
             return
@@ -157,9 +158,7 @@ class SagaTracer(Observer):
         live.taken_over(span)
 
     def _ended(self, live: Trace, fact: _Ended) -> None:
-        attempt = live.attempts.pop((fact.step, fact.phase), None)
-        if isinstance(fact, AttemptNotRun):
-            return
+        attempt = live.attempts.pop((fact.step, fact.phase, fact.attempt), None)
         if attempt is not None:
             self._end(attempt, fact)
         elif isinstance(fact, AttemptUnknown) and fact.reason is UnknownReason.INTERRUPTED:
@@ -182,8 +181,8 @@ class SagaTracer(Observer):
         span.end(at)
 
 
-_Ended = AttemptSucceeded | AttemptFailed | AttemptUnknown | AttemptNotRun
-_ENDS_AN_ATTEMPT = frozenset({AttemptSucceeded, AttemptFailed, AttemptUnknown, AttemptNotRun})
+_Ended = AttemptSucceeded | AttemptFailed | AttemptUnknown
+_ENDS_AN_ATTEMPT = frozenset({AttemptSucceeded, AttemptFailed, AttemptUnknown})
 
 
 _GLOBAL = Tracers(None)

@@ -88,7 +88,9 @@ class Database:
         if self._writes:
             _create_file(self.path)
         with translated(self.path):
-            self._open = sqlite3.connect(self.path, self._busy_timeout, isolation_level=None, cached_statements=256)
+            self._open = sqlite3.connect(
+                self.path, timeout=self._busy_timeout, isolation_level=None, cached_statements=256
+            )
             _set_up(self._open, self.path, self._busy_timeout, writes=self._writes)
         # JSON is decoded from bytes; text that is no UTF-8 is then found by whoever knows which saga it belongs to.
         self._open.text_factory = bytes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -35,28 +36,35 @@ class Due:
     item: str = ""
 
 
-class Case(Protocol):
-    """One run of a domain's saga: a frozen dataclass that fits into JSON."""
+class Case(ABC):
+    """One run of a domain's saga; subclasses are frozen dataclasses that fit into JSON.
 
-    @property
-    def number(self) -> str:
-        """Its number, which is also its saga's id and its reference in the services."""
+    Attributes:
+        number: Its number, which is also its saga's id and its reference in the services.
+    """
 
-    @property
-    def summary(self) -> str:
-        """What it is about, in a few words."""
+    number: str
 
     @property
     def email(self) -> str:
         """Where a mail about it goes."""
+        return f"{self.number}@customer.example"
 
     @property
     def kept(self) -> int:
         """What may stay of money that was taken, if the saga is undone after that."""
+        return 0
 
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """What it is about, in a few words."""
+
+    @abstractmethod
     def saga(self) -> Saga:
         """Return the saga that runs it."""
 
+    @abstractmethod
     def dues(self) -> list[Due]:
         """Return what its completion must have left in the ledgers."""
 

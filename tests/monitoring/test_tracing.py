@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import pytest
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -21,6 +23,7 @@ from opentelemetry.trace import StatusCode
 from saga import (
     InMemorySagaStorage,
     LeaveReason,
+    Redaction,
     RetryPolicy,
     Saga,
     SagaAlreadyExistsError,
@@ -32,7 +35,7 @@ from saga import (
     trace_saga_action,
     trace_saga_compensation,
 )
-from saga.events import AttemptStarted, AttemptSucceeded, AttemptUnknown, Claimed, Created
+from saga.events import AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUnknown, Claimed, Created
 from saga.types import ErrorRecord, Phase, UnknownReason
 from tests.unit.kit import AT_ONCE, chain, dag, fail, step, undo
 
@@ -40,9 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-import sqlite3
-
-import msgspec
 
 Spans = InMemorySpanExporter
 CREATED = Created(name="Order", version="1", shape=(), arguments=msgspec.Raw(b"{}"))
@@ -311,6 +311,28 @@ async def test_a_saga_started_in_the_callers_transaction_has_its_span_too(
     assert parent_of(one(spans, "step a")) == id_of(root)
 
 
+def test_an_attempt_that_succeeds_late_does_not_end_another_ones_span(provider: TracerProvider, spans: Spans) -> None:
+    """The first attempt was given up and the second one runs when the first one turns out to have succeeded."""
+    info = SagaInfo("o-1", "Order", "1")
+    tracer = SagaTracer(provider)
+    first, second = (context("a", attempt=number) for number in (1, 2))
+    with tracer.around(info, first):
+        pass
+    gone = AttemptUnknown("a", Phase.ACTION, 1, UnknownReason.TIMEOUT, ErrorRecord("TimeoutError", ""))
+    tracer.on_event(info, gone)
+    with tracer.around(info, second):
+        tracer.on_event(info, AttemptSucceeded("a", Phase.ACTION, 1))
+    assert outcomes(spans) == [(1, "unknown")]
+    tracer.on_event(info, AttemptFailed("a", Phase.ACTION, 2, ErrorRecord("ValueError", "no")))
+    assert outcomes(spans) == [(1, "unknown"), (2, "failed")]
+
+
+def outcomes(spans: Spans) -> list[tuple[object, object]]:
+    """Return number and outcome of the attempts of step a that are exported."""
+    said = [span.attributes or {} for span in by_name(spans)["step a"]]
+    return [(each["saga.step.attempt"], each["saga.outcome"]) for each in said]
+
+
 def test_an_attempts_span_is_current_while_its_code_runs_and_ends_with_it(
     provider: TracerProvider, spans: Spans
 ) -> None:
@@ -373,6 +395,47 @@ async def test_decorated_code_has_spans_inside_of_its_attempt(provider: TracerPr
     assert parent_of(one(spans, "compensation release")) == id_of(one(spans, "compensate reserve"))
     charge = one(spans, "action charge")
     assert (charge.status.status_code, charge.status.description) == (StatusCode.ERROR, "password=***")
+
+
+class Chatty(Saga):
+    """Says too much, over two lines."""
+
+    async def build(self) -> None:
+        """Add the step."""
+        await self.add_step("talk", self._talk)
+
+    @trace_saga_action
+    async def _talk(self, ctx: SagaContext) -> None:
+        message = "the zebra\nforged: yes"
+        raise ValueError(message)
+
+
+@pytest.mark.asyncio
+async def test_decorated_code_is_masked_as_its_attempt_is(provider: TracerProvider, spans: Spans) -> None:
+    """By the tracer's own redaction, and on one line, in both spans."""
+    await Chatty().execute(observers=[SagaTracer(provider, redaction=Redaction(patterns=["zebra"]))])
+    for name in ("action _talk", "step talk"):
+        assert one(spans, name).status.description == "the ***\\nforged: yes"
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_kept_of_a_saga_that_rests(provider: TracerProvider) -> None:
+    """Millions may pass through one process."""
+    tracer = SagaTracer(provider)
+    async with SagaOrchestrator(observers=[tracer]) as orchestrator:
+        await orchestrator.execute(chain(step("a"), step("b", fail), name="Order")())
+    assert [kept for kept in vars(tracer).values() if isinstance(kept, dict)] == [{}, {}]
+
+
+def test_only_an_attempt_that_was_cut_off_is_lost(provider: TracerProvider, spans: Spans) -> None:
+    """One that timed out elsewhere has its span there."""
+    tracer, info = SagaTracer(provider), SagaInfo("o-1", "Order", "1")
+    tracer.on_event(info, Claimed("host:2", 2, 1, expired=True))
+    for name, reason in (("a", UnknownReason.TIMEOUT), ("b", UnknownReason.INTERRUPTED)):
+        tracer.on_event(info, AttemptUnknown(name, Phase.ACTION, 1, reason, ErrorRecord("", "")))
+    tracer.on_leave(info, LeaveReason.REST)
+    lost = [dict(event.attributes or {}) for event in one(spans, "takeover Order").events]
+    assert [each["saga.step.name"] for each in lost] == ["b"]
 
 
 @pytest.mark.asyncio

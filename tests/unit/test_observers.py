@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from tests.unit.kit import chain, fail, memory, orchestrator, step
 from tests.unit.test_context import context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 INFO = SagaInfo("o-1", "Order", "1")
 
@@ -157,6 +158,31 @@ def test_facts_come_in_order_to_one_observer_after_the_other() -> None:
     assert order == [("x", "Began"), ("y", "Began"), ("x", "Completed"), ("y", "Completed")]
 
 
+@pytest.mark.asyncio
+async def test_headers_that_are_no_text_are_not_stored(reports: list[str]) -> None:
+    """They would make the journal unreadable; those of other observers are kept."""
+    listen(reports)
+    assert Observers([Notes(a=1), Notes(b="2")]).headers(INFO) == {"b": "2"}  # type: ignore[arg-type]
+    assert reports == ["observer Notes raised; this is reported once"]
+
+
+def test_observers_are_left_in_the_reverse_of_the_order_in_which_they_were_entered() -> None:
+    """As nested ``with`` statements would be: a span ends before what it stands in."""
+    order: list[str] = []
+
+    class Nested(Notes):
+        @contextmanager
+        def around(self, saga: SagaInfo, ctx: SagaContext) -> Iterator[None]:
+            """Write down when."""
+            order.append(f"into {self.name}")
+            yield
+            order.append(f"out of {self.name}")
+
+    for leave in Observers([Nested("x"), Nested("y")]).enter(INFO, context()):
+        leave(None)
+    assert order == ["into x", "into y", "out of y", "out of x"]
+
+
 @pytest.mark.parametrize(
     "broken",
     [Broken(), BrokenInside(entering=True), BrokenInside(entering=False)],
@@ -222,27 +248,64 @@ async def test_a_process_is_told_only_of_its_own_facts() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_observers_raise_is_counted_and_reported_once_wherever_they_stand(reports: list[str]) -> None:
-    """An observer that two orchestrators share is one: its first error is the news, the others are figures."""
+async def test_an_observer_that_raises_is_reported_once_wherever_it_stands(reports: list[str]) -> None:
+    """An observer that two orchestrators share is one: its first error is the news; each is told to all observers."""
     listen(reports)
-    broken, fine = Broken(), Notes()
-    for _ in range(2):
-        Observers([broken, fine]).on_events(INFO, (Began(), Completed()))
-    assert (broken.errors, fine.errors, Observer.errors) == (4, 0, 0)
-    assert len(reports) == 1
-
-
-def test_each_observer_learns_who_is_beside_it() -> None:
-    """So that one of them can count what the others raise."""
 
     class Curious(Observer):
-        def beside(self, observers: Sequence[Observer]) -> None:
-            """Keep them."""
-            self.others = observers
+        def __init__(self) -> None:
+            """Begin without errors."""
+            self.heard: list[str] = []
 
-    curious, notes = Curious(), Notes()
-    Observers([curious, notes])
-    assert curious.others == (curious, notes)
+        def on_error(self, observer: Observer, error: BaseException) -> None:
+            """Keep who raised, and raise as well."""
+            self.heard.append(f"{type(observer).__name__} {type(error).__name__}")
+            raise LookupError
+
+    broken, curious = Broken(), Curious()
+    for _ in range(2):
+        Observers([broken, curious]).on_events(INFO, (Began(), Completed()))
+    assert curious.heard == ["Broken RuntimeError"] * 4
+    assert reports == [f"observer {name} raised; this is reported once" for name in ("Broken", "Curious")]
+
+
+class Collects(Broken):
+    """Has an attribute that somebody else might want to count with."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self.errors: list[str] = []
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Broken):
+    """Cannot be changed."""
+
+    name: str = "frozen"
+
+
+class Cancels(Observer):
+    """Looks at a future that was cancelled."""
+
+    def on_event(self, saga: SagaInfo, event: Any) -> None:
+        """Raise what is no Exception."""
+        raise asyncio.CancelledError
+
+    @contextmanager
+    def around(self, saga: SagaInfo, ctx: SagaContext) -> Iterator[None]:
+        """Raise it behind the code inside."""
+        yield
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("broken", [Collects(), Frozen(), Cancels()], ids=["collects", "frozen", "cancels"])
+@pytest.mark.asyncio
+async def test_no_saga_feels_an_observer_whatever_it_is_like(broken: Observer, reports: list[str]) -> None:
+    """One that cannot be written to, one with attributes of the same name, one that raises what cancels tasks."""
+    listen(reports)
+    async with orchestrator(observers=[broken]) as runs:
+        assert (await runs.execute(chain(step("a"), step("b"))())).success
+    assert reports == [f"observer {type(broken).__name__} raised; this is reported once"]
 
 
 @pytest.mark.asyncio

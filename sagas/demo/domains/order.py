@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sagas.actions.shipping import Address
-from sagas.demo.domain import CURRENCY, Domain, Due, Flow, Run, Scene, Supply, money
+from sagas.demo.domain import CURRENCY, Case, Domain, Due, Flow, Run, Scene, Supply, money
 from sagas.demo.plan import Crash
 from sagas.order_processing import OrderLine, OrderProcessingSaga
 
@@ -22,7 +22,7 @@ ABROAD = Address("1 Harbour Road", "Ushuaia", "AR")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Order(Case):
     """One order as the shop takes it.
 
     Attributes:
@@ -36,16 +36,6 @@ class Order:
     lines: list[OrderLine]
     card: str = "tok_good"
     address: Address = HOME
-
-    @property
-    def email(self) -> str:
-        """Where the confirmation goes."""
-        return f"{self.number}@customer.example"
-
-    @property
-    def kept(self) -> int:
-        """Nothing stays of money that is given back."""
-        return 0
 
     @property
     def amount(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sagas.demo.domain import CURRENCY, Domain, Due, Flow, Run, Scene, Supply, money
+from sagas.demo.domain import CURRENCY, Case, Domain, Due, Flow, Run, Scene, Supply, money
 from sagas.demo.plan import StepFault
 from sagas.payment import PaymentSaga
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(Case):
     """One payment as the merchant takes it.
 
     Attributes:
@@ -29,11 +29,6 @@ class Payment:
     card: str = "tok_challenged"
     amount: int = 12_000
     fee: int = 0
-
-    @property
-    def email(self) -> str:
-        """Nobody gets mail; this is where it would go."""
-        return f"{self.number}@customer.example"
 
     @property
     def kept(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sagas.demo.domain import Domain, Due, Flow, Run, Scene, Supply, money
+from sagas.demo.domain import Case, Domain, Due, Flow, Run, Scene, Supply, money
 from sagas.demo.plan import Crash, StepFault
 from sagas.trade_execution import ChildOrder, TradeExecutionSaga
 
@@ -23,7 +23,7 @@ LISTED = {NORTH: 1_000, SOUTH: 500}
 
 
 @dataclass(frozen=True, slots=True)
-class Trade:
+class Trade(Case):
     """One purchase as the broker takes it.
 
     Attributes:
@@ -39,16 +39,6 @@ class Trade:
     south: int = 40
     symbol: str = "ACME"
     limit_price: int = 4_200
-
-    @property
-    def email(self) -> str:
-        """Nobody gets mail; this is where it would go."""
-        return f"{self.number}@customer.example"
-
-    @property
-    def kept(self) -> int:
-        """Nothing stays of money that is given back."""
-        return 0
 
     @property
     def summary(self) -> str:

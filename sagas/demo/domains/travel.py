@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from saga import ParallelFailureStrategy
-from sagas.demo.domain import CURRENCY, Domain, Due, Flow, Run, Scene, Supply, money
+from sagas.demo.domain import CURRENCY, Case, Domain, Due, Flow, Run, Scene, Supply, money
 from sagas.demo.plan import StepFault
 from sagas.travel_booking import SUPPLIERS, TravelBookingSaga
 
@@ -18,7 +18,7 @@ GRACE = ParallelFailureStrategy.FAIL_FAST_WITH_GRACE
 
 
 @dataclass(frozen=True, slots=True)
-class Trip:
+class Trip(Case):
     """One trip as the agency sells it.
 
     Attributes:
@@ -38,16 +38,6 @@ class Trip:
     travellers: int = 2
     card: str = "tok_good"
     if_one_fails: ParallelFailureStrategy = GRACE
-
-    @property
-    def email(self) -> str:
-        """Where the confirmation goes."""
-        return f"{self.number}@traveller.example"
-
-    @property
-    def kept(self) -> int:
-        """Nothing stays of money that is given back."""
-        return 0
 
     @property
     def amount(self) -> int:
