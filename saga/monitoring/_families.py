@@ -16,9 +16,9 @@ class Family(msgspec.Struct, frozen=True):
     """One exported metric.
 
     Attributes:
-        name: Its Prometheus name, without the ``_total`` of counters and the ``_sum`` of durations.
+        name: Its Prometheus name, without the ``_total`` of counters and the ``_sum`` and ``_count`` of durations.
         otel: Its OpenTelemetry name.
-        kind: How it behaves. Of a duration Prometheus gets the sum alone: another family counts the same events.
+        kind: How it behaves. Of a duration Prometheus gets the sum, and of a saga's the count.
         text: What it says.
         labels: The names of its labels.
         unit: The OpenTelemetry unit. Never "1": collectors would append ``_ratio`` to a gauge's name.
@@ -48,7 +48,7 @@ DURATION = Family(
     "saga_duration_seconds",
     "saga.duration",
     "duration",
-    "From a saga's creation to its end, over all processes; saga_finished counts them.",
+    "From a saga's creation to its end, over all processes.",
     ("saga", "outcome"),
     "s",
     SAGA_BUCKETS,

@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from saga.monitoring._families import FAMILIES
+from saga.monitoring._families import DURATION, FAMILIES, FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +37,9 @@ class _Collector(Collector):
             metric = _metric_of(family)
             for labels, value in reading.get(family.name, {}).items():
                 _add(metric, family, labels, value)
+            if family is DURATION:
+                for labels, value in reading.get(FINISHED.name, {}).items():
+                    _add_sample(metric, family, "count", labels, value)
             yield metric
 
 
@@ -59,7 +62,11 @@ def _add(
     metric: CounterMetricFamily | GaugeMetricFamily | SummaryMetricFamily, family: Family, labels: Labels, value: float
 ) -> None:
     if isinstance(metric, SummaryMetricFamily):
-        # Without a count, which both formats allow: it would be the same number as another family's, in more series.
-        metric.add_sample(f"{family.name}_sum", dict(zip(family.labels, labels, strict=True)), value)
+        # A step's has no count, which both formats allow: attempts are counted by a family of their own.
+        _add_sample(metric, family, "sum", labels, value)
     else:
         metric.add_metric(labels, value)
+
+
+def _add_sample(metric: Metric, family: Family, what: str, labels: Labels, value: float) -> None:
+    metric.add_sample(f"{family.name}_{what}", dict(zip(family.labels, labels, strict=True)), value)

@@ -24,8 +24,8 @@ Reading = dict[str, dict[Labels, float]]
 
 ENDINGS = (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK, SagaStatus.FAILED)
 
-SERIES_OF_NAME = 14
-"""What one saga name makes beside its steps: 5 of each process, 6 of its endings, 3 that are read from the storage."""
+SERIES_OF_NAME = 17
+"""What one saga name makes beside its steps: 5 of each process, 9 of its endings, 3 that are read from the storage."""
 
 SERIES_OF_WORKS = 2 * (len(Outcome) + 1)
 """What one step label makes at most: in each phase an outcome's attempts, and the seconds they took."""
