@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 BY_FIELDS = -1
 """What a fact says decides: a takeover is a warning, blocking attention an error."""
 
-LEVEL_OF: dict[type[Event], int] = {
+_LEVEL_OF: dict[type[Event], int] = {
     AttemptFailed: logging.WARNING,
     AttemptUnknown: logging.WARNING,
     LateOutcome: logging.WARNING,
@@ -154,7 +154,7 @@ def _said(*names: str, text: str = "") -> Describe:
     return describe
 
 
-FIELDS: dict[type[Event], Describe] = {
+_FIELDS: dict[type[Event], Describe] = {
     Created: _created,
     Claimed: _said("owner", "fence", "recoveries", "expired"),
     AttemptStarted: _attempt,
@@ -174,7 +174,12 @@ FIELDS: dict[type[Event], Describe] = {
 }
 """What a record says beside the saga."""
 
-NAMES: dict[type[Event], str] = {
-    kind: str(kind.__struct_config__.tag).partition(".")[0] for kind in (*FIELDS, Began, Reshaped, AttentionCleared)
+_NAMES: dict[type[Event], str] = {
+    kind: str(kind.__struct_config__.tag).partition(".")[0] for kind in (*_FIELDS, Began, Reshaped, AttentionCleared)
 }
 """What a record of a fact is called: the fact's own name, without the number of its format."""
+
+FORMS: dict[type[Event], tuple[int, str, Describe | None]] = {
+    kind: (_LEVEL_OF.get(kind, logging.INFO), name, _FIELDS.get(kind)) for kind, name in _NAMES.items()
+}
+"""By fact: how urgent it is, what its record is called, and what fills the record."""
