@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from saga import (
     AttentionCode,
     Observer,
+    Redaction,
     Saga,
     SagaContext,
     SagaInfo,
@@ -140,6 +141,14 @@ async def test_lines_of_its_own_leave_the_configuration_alone() -> None:
     before = (structlog.get_config().copy(), logging.getLogger().handlers[:], logging.getLogger().level)
     await chain(step("a"))().execute(observers=[SagaLogger(output="json", file=io.StringIO())])
     assert (structlog.get_config(), logging.getLogger().handlers, logging.getLogger().level) == before
+
+
+class Untouched(Redaction):
+    """Shows that nothing is done for a record that is held back."""
+
+    def text(self, text: str) -> str:
+        """Tell that it was asked."""
+        pytest.fail(f"{text!r} was masked for nothing")
 
 
 class Talkative(Saga):
@@ -349,7 +358,8 @@ async def test_a_level_holds_back_what_is_below_it() -> None:
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("error"), logger_factory=structlog.WriteLoggerFactory(quiet)
     )
-    assert (await cls().execute(observers=[SagaLogger()])).status is SagaStatus.ROLLED_BACK
+    logger = SagaLogger(redaction=Untouched())
+    assert (await cls().execute(observers=[logger])).status is SagaStatus.ROLLED_BACK
     assert quiet.getvalue() == ""
 
 
@@ -365,6 +375,8 @@ def test_records_go_through_the_standard_librarys_logging_where_structlog_does(
     )
     caplog.set_level(logging.ERROR, logger="saga")
     logger = SagaLogger()
+    if wrapper is structlog.stdlib.BoundLogger:
+        SagaLogger(redaction=Untouched()).on_event(INFO, CancelRequested("the other one cannot tell"))
     logger.on_event(INFO, Completed())
     logger.on_event(INFO, AttentionSet(AttentionCode.CRASH_LOOP, "look", blocking=True))
     assert [record.levelname for record in caplog.records] == ["ERROR"]

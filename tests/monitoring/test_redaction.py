@@ -146,7 +146,16 @@ def test_a_secret_in_a_text_is_masked_where_its_form_or_its_key_tells(text: str)
 
 
 @pytest.mark.parametrize(
-    "card", [CARD, "4111111111111111", "4111-1111-1111-1111", "378282246310005", "6011000990139424"]
+    "card",
+    [
+        CARD,
+        "4111111111111111",
+        "4111-1111-1111-1111",
+        "378282246310005",
+        "6011000990139424",
+        "6759649826438453",
+        "30569309025904",
+    ],
 )
 def test_a_card_number_is_known_by_its_check_digit(card: str) -> None:
     """With one digit changed it is some other number, and stays."""
@@ -169,6 +178,7 @@ def test_a_card_number_is_known_by_its_check_digit(card: str) -> None:
         ("{}, {}", "***, ***"),
         ("24{}99", "24***99"),
         ("order 1234567 {} 1234567", "order 1234567 *** 1234567"),
+        ("overlapping 4354 5853 9041 9947 6268, nested 6744717641057589436", "overlapping ***, nested ***"),
     ],
 )
 def test_no_digit_beside_a_card_number_hides_it(blank: str, around: str, shown: str) -> None:
@@ -289,6 +299,7 @@ def test_a_key_in_data_is_seen_in_whatever_form_it_comes() -> None:
         assert "***" in repr(shown)
     assert redaction.value("x", {"name": "size", "value": 3}) == {"name": "size", "value": 3}
     assert redaction.value("x", (1, ("a", "b"))) == (1, ("a", "b"))
+    assert redaction.value("x", {"a"}) == ["a"]
 
 
 class Broken(dict[str, str]):
@@ -338,6 +349,7 @@ def test_no_renderer_shows_the_exception_as_it_is(renderer: Any, first: Any) -> 
     try:
         raise error
     except ValueError:
+        assert SECRET not in Redaction()(None, "exception", {"event": "failed"})["exception"]
         log.exception("failed")
         log.warning("failed", exc_info=True, stack_info=True)
     shown = text.getvalue()
@@ -349,10 +361,11 @@ def test_no_renderer_shows_the_exception_as_it_is(renderer: Any, first: Any) -> 
 
 
 def test_what_says_that_there_is_no_exception_shows_none() -> None:
-    """And the order of a record's keys stays."""
+    """And the order of a record's keys stays, and identifiers do."""
     redaction = Redaction()
     record = {"step": "a", "n": 1, "event": "x", "saga_id": "o-1", "exc_info": None, "stack_info": False}
     assert list(redaction(None, "info", record)) == ["step", "n", "event", "saga_id"]
+    assert redaction(None, "info", {"saga_id": "4111111111111111"}) == {"saga_id": "4111111111111111"}
     assert "exception" not in redaction(None, "error", {"event": "x", "exc_info": True})
     assert "exception" not in redaction(None, "error", {"event": "x", "exc_info": (None, None, None)})
     assert redaction(None, "error", {"event": "x", "stack_info": f"token={SECRET}"})["stack"] == "token=***"
