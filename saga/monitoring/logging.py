@@ -52,6 +52,8 @@ LEVELS: dict[Level, int] = {
     "error": logging.ERROR,
 }
 
+_FLOORS = (logging.NOTSET, *LEVELS.values(), logging.CRITICAL)
+
 _BOUND = bind_contextvars(saga_id="", step="")
 reset_contextvars(**_BOUND)
 _SAGA_ID, _STEP = _BOUND["saga_id"].var, _BOUND["step"].var
@@ -182,13 +184,17 @@ class SagaLogger(Observer):
         """Ask for the logger, when the first record is written: only then is structlog surely configured."""
         log = (structlog.get_logger("saga") if self._given is None else self._given).bind()
         self._write = {number: getattr(log, name) for name, number in LEVELS.items()}
-        # Two kinds of structlog's loggers can tell whether a record would be thrown away, the first of them once for
-        # all. The class is asked, since a third kind takes every name that the logger inside has for a way to write.
-        if hasattr(type(log), "is_enabled_for"):
-            held_back = (level for level in LEVELS.values() if not log.is_enabled_for(level))
-            self._level = max(self._level, *(level + 1 for level in held_back), logging.NOTSET)
-        elif hasattr(type(log), "isEnabledFor"):
-            self._enabled = log.isEnabledFor
+        filtering = (n for n in _FLOORS if type(log) is structlog.make_filtering_bound_logger(n))
+        floor = logging.NOTSET if self._own else next(filtering, None)
+        if floor is not None:
+            # Structlog's own filter never changes, so that it need not be asked again.
+            self._level = max(self._level, floor)
+            return
+        for name in ("is_enabled_for", "isEnabledFor"):
+            # Others that can tell whether a record would be thrown away are asked each time. The class is, since some
+            # loggers take every name that the logger inside has for a way to write a record.
+            if hasattr(type(log), name):
+                self._enabled = getattr(log, name)
 
 
 class SagaLogFilter(logging.Filter):

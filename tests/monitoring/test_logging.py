@@ -381,6 +381,9 @@ def test_records_go_through_the_standard_librarys_logging_where_structlog_does(
     logger.on_event(INFO, AttentionSet(AttentionCode.CRASH_LOOP, "look", blocking=True))
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert caplog.records[0].getMessage().startswith("event='attention_set'")
+    caplog.set_level(logging.INFO, logger="saga")
+    logger.on_event(INFO, Completed())
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
 def test_wrong_arguments_are_refused() -> None:
