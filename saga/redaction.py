@@ -272,12 +272,16 @@ def _end_of_value(text: str, key: re.Match[str]) -> int:
     begin = key.end()
     lead = _LEAD.match(text, begin)
     at = begin if lead is None else lead.end()
-    if quoted := _QUOTED.match(text, at):
+    header = _WHOLE_LINE.search(key[0]) is not None
+    quoted = _QUOTED.match(text, at)
+    if quoted and not (header and text.startswith(";", quoted.end())):
         return quoted.end()
-    if _WHOLE_LINE.search(key[0]) and (line := _REST.match(text, begin)) and not _OPENED.match(text, at):
-        return line.end()
-    if opened := _OPENED.match(text, at):
+    opened = _OPENED.match(text, at)
+    if opened:
         return _end_of_brackets(text, opened.end() - 1)
+    # Of a header, quotes may hold the first part alone.
+    if header and (line := _REST.match(text, begin)):
+        return line.end()
     if text[begin - 1] == ">" and (closed := text.find("</", begin, begin + _ELEMENT_MAX)) >= 0:
         return closed
     found = _ANGLED.match(text, at) or _BARE.match(text, at)

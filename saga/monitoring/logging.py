@@ -234,15 +234,17 @@ class SagaLogFilter(logging.Filter):
 
     def _hide_error(self, record: logging.LogRecord) -> None:
         """Leave only masked text of an exception: formatters for JSON or structlog render the exception themselves."""
-        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        if record.exc_info and not record.exc_text and isinstance(record.exc_info, tuple):
-            record.exc_text = _PLAIN.formatException(record.exc_info)
+        given = record.exc_info
+        error = given[1] if isinstance(given, tuple) and len(given) == len(sys.exc_info()) else None
+        if not isinstance(error, BaseException):
+            given = error = None
+        if given and not record.exc_text:
+            record.exc_text = _PLAIN.formatException(given)
         if record.exc_text:
             record.exc_text = self._block(record.exc_text)
-        if error is None:
-            record.exc_info = None
-        elif not isinstance(error, MaskedError):
-            record.exc_info = (MaskedError, MaskedError(f"\n{record.exc_text}"), None)
+        if not isinstance(error, MaskedError):
+            masked = MaskedError(f"\n{record.exc_text}")
+            record.exc_info = None if error is None else (MaskedError, masked, None)
 
     def _block(self, text: str) -> str:
         """Return lines masked, and indented so that none of them looks like a record."""

@@ -178,7 +178,7 @@ def test_a_structlog_record_on_its_way_through_logging_is_masked() -> None:
 
 def test_records_made_by_hand_pass() -> None:
     """With an exception that is none, with none, and with one of which another handler has made text already."""
-    for exc_info in (True, (None, None, None), None):
+    for exc_info in (True, (None, None, None), (ValueError, 1, None), (), None):
         record = logging.makeLogRecord({"msg": "x", "exc_info": exc_info})
         assert SagaLogFilter().filter(record)
         assert record.exc_info is None

@@ -122,7 +122,7 @@ def test_a_key_that_only_looks_like_a_secret_one_is_left_alone(key: str) -> None
         f"Authorization: ApiKey {SECRET}",
         f"Authorization: Digest username=a, response={SECRET}",
         f"signed AWS4-HMAC-SHA256 SignedHeaders=host, Signature={SECRET}",
-        f"Cookie: a=1; sid={SECRET}",
+        f'Cookie: "a=1"; sid={SECRET}',
         f"password=ab,{SECRET}",
         f"password=it's,{SECRET}",
         f"dbpass={SECRET}",
