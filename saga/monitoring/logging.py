@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import msgspec
@@ -101,7 +102,6 @@ class SagaLogger(Observer):
         self._clock: Clock = SystemClock() if clock is None else clock
         self._monotonic = time.monotonic if clock is None else clock.monotonic
         self._given = _lines(output, sys.stderr if file is None else file) if output is not None else logger
-        self._own = output is not None
         self._write: dict[int, Callable[..., Any]] = {}
         self._enabled: Callable[[int], bool] | None = None
         self._live: dict[str, Live] = {}
@@ -184,11 +184,12 @@ class SagaLogger(Observer):
         """Ask for the logger, when the first record is written: only then is structlog surely configured."""
         log = (structlog.get_logger("saga") if self._given is None else self._given).bind()
         self._write = {number: getattr(log, name) for name, number in LEVELS.items()}
-        filtering = (n for n in _FLOORS if type(log) is structlog.make_filtering_bound_logger(n))
-        floor = logging.NOTSET if self._own else next(filtering, None)
+        floor = next((n for n in _FLOORS if type(log) is structlog.make_filtering_bound_logger(n)), None)
         if floor is not None:
-            # Structlog's own filter never changes, so that it need not be asked again.
+            # Structlog's own filter never changes: it need not be asked again, nor gone through.
             self._level = max(self._level, floor)
+            straight = log._proxy_to_logger  # noqa: SLF001 - which structlog's page on custom wrappers offers
+            self._write = {number: partial(straight, name) for name, number in LEVELS.items()}
             return
         for name in ("is_enabled_for", "isEnabledFor"):
             # Others that can tell whether a record would be thrown away are asked each time. The class is, since some
