@@ -49,7 +49,7 @@ DEPTH_MAX = 16
 # Bounded, so that no text makes the search start everywhere and run to its end each time.
 _JWT = re.compile(r"(?<!eyJ)eyJ[\w-]{4,2048}\.[\w-]+\.[\w-]*")
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]{0,256}:)\S{0,2048}@")
-_URL_USER = re.compile(r"(https?://)[^/\s:@?#]{1,256}@|(://)[^/\s:@?#]{20,256}@", re.IGNORECASE)
+_URL_USER = re.compile(r"(https?://)[^/\s:@?#]{1,256}(?::[^/\s:@]{0,256})?@|(://)[^/\s:@?#]{20,256}@", re.IGNORECASE)
 """Who calls by HTTP puts a token where the user's name stands; elsewhere only its length tells one from the other."""
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|$)", re.DOTALL

@@ -126,7 +126,7 @@ def test_a_key_that_only_looks_like_a_secret_one_is_left_alone(key: str) -> None
         f"password=ab,{SECRET}",
         f"password=it's,{SECRET}",
         f"dbpass={SECRET}",
-        f"https://{SECRET}@bank.example/pay",
+        f"https://{SECRET}:x-oauth-basic@bank.example/pay",
         f"ssh://{SECRET}{SECRET}@bank.example",
         f'{{"name": "password", "value": "{SECRET}"}}',
         f'<input name="password" value="{SECRET}">',
