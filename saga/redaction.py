@@ -7,29 +7,38 @@ rather keep secrets out of error texts. Identifiers (saga ids, names of sagas an
 
 from __future__ import annotations
 
+import inspect
 import re
+import reprlib
+import sys
+import traceback
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from saga.exceptions import SagaValidationError
 
 SECRET_KEYS = (
-    "pass(?:word|wd|phrase|code)",
-    "(?<![a-z])pass(?![a-z])",
+    "pass(?:wor[dt]|wd|phrase|code)",
+    "(?<!com)(?<!by)(?<!sur)(?<!tres)pass(?![a-z])",
     "pwd",
     "secret",
     "token",
-    "(?:api|access|private|signing|encryption)[_-]?key",
+    "(?:api|access|private|signing|encryption)[ _-]?key",
     "authorization",
     "credential",
     "cookie",
     "session[_-]?id",
     "(?<!dis)(?<!wild)card(?!inal)",
     "cv[vc]",
+    "security[_-]?code",
+    "(?:amz|hmac)[_-]?signature",
     "iban",
     "account[_-]?number",
-    "ssn",
-    "(?<![a-z])(?:pin|otp)(?![a-z])",
+    # Words this short stand in others (businessName, PING): they count as whole words, also in camel case.
+    "(?<![a-z])(?:pin|otp|ssn)(?![a-z])",
+    "(?-i:(?<=[a-z])(?:Pin|PIN|Otp|OTP|Ssn|SSN)(?![a-z]))",
+    "(?-i:(?<![A-Za-z])(?:pin|otp|ssn)(?=[A-Z]))",
 )
 """Regular expressions, searched for without regard to case: a key in which one is found holds a secret."""
 
@@ -40,28 +49,59 @@ DEPTH_MAX = 16
 # Bounded, so that no text makes the search start everywhere and run to its end each time.
 _JWT = re.compile(r"(?<!eyJ)eyJ[\w-]{4,2048}\.[\w-]+\.[\w-]*")
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]{0,256}:)\S{0,2048}@")
+_URL_USER = re.compile(r"(https?://)[^/\s:@?#]{1,256}(?::[^/\s:@]{0,256})?@|(://)[^/\s:@?#]{20,256}@", re.IGNORECASE)
+"""Who calls by HTTP puts a token where the user's name stands; elsewhere only its length tells one from the other."""
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|$)", re.DOTALL
 )
 _BEARER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
-_CARD = re.compile(r"(?<!\d)[2-6](?:[ -]?\d){12,18}(?!\d)")
-_SCHEME = r"(?:(?:bearer|basic|digest|token)\s+)?"
-_QUOTED = r"""(?P<quote>\\{0,3}["'])(?:(?!(?P=quote))(?:\\.|.))*(?:(?P=quote)|$)"""
-_BRACKETED = r"[\[({][^\])}]*[\])}]?"
-_BARE = r"""[^\s,;&)}\]"'<]+"""
-_BETWEEN = r"""(?:\s{0,8}(?:=>|[:=>]|%3[AD])\s{0,8}|(?<=["'])\s{0,8},\s{0,8}(?=\\{0,3}["']))"""
-"""What stands between a key and its value; a comma only in a pair of quoted ones."""
+_AWS = re.compile(r"(\bAWS4-[A-Z0-9-]{1,40}\s)[^\r\n]+")
+
+_BETWEEN = (
+    r"""(?:(?<=["'])\s{0,8},?\s{0,8}b?\\{0,3}["']?val(?:ue)?\\{0,3}["']?\s{0,8}[:=]\s{0,8}"""
+    r"""|\s{0,8}(?:=>|[:=>]|%3[AD]|\\u003[ad]|&\#(?:61|x3d);)\s{0,8}"""
+    r"""|(?<=["'])\s{0,8},\s{0,8}(?=[bru]{0,2}\\{0,3}["']|[\[({\d]))"""
+)
+"""What stands between a key and its value: also a comma in a pair, or ``"value":`` where the key is itself a value."""
 
 _NO_TYPE = "(?<!error)(?<!exception)"
 """What names an exception, such as CardDeclinedError, is no key: behind it stands what it says."""
 
-_VALUE = f"{_SCHEME}(?:{_QUOTED}|{_BRACKETED}|{_BARE})"
-"""What may stand behind a key in running text: in quotes, in brackets, or up to the next blank or separator."""
+_LEAD = re.compile(
+    r"""(?:(?:bearer|basic|digest|token)\s+)?(?:[bruf]{1,2}(?=\\{0,3}["'])|&quot;|%22)?""", re.IGNORECASE
+)
+_QUOTED = re.compile(r"""(?P<quote>\\{0,3}["'])(?:(?!(?P=quote))(?:\\.|.))*(?:(?P=quote)|\Z)""", re.DOTALL)
+_OPENED = re.compile(r"[\w.]{0,128}[\[({]")
+_BRACKETS = re.compile(rf"(?P<open>[\[({{])|(?P<close>[\])}}])|{_QUOTED.pattern}", re.DOTALL)
+_BARE = re.compile(r"""(?:[^\s,;&)}\]"'<]|["'](?=\w)|,(?=[^\s,"'])(?![\w.-]{0,64}[=:]))+""")
+"""Up to a blank or separator; a comma or quote inside a word belongs to it, unless behind it stands the next key."""
+_ANGLED = re.compile(r"<(?!/)[^>]{0,2048}>?")
+_WHOLE_LINE = re.compile("authorization|cookie", re.IGNORECASE)
+_REST = re.compile(r"[^\r\n]*")
+_ELEMENT_MAX = 2_048
 
+_BLANK = r"(?:%20|\\xa0|&nbsp;|[ \t\xa0\u2007-\u200a\u202f._+/\u2010-\u2015\u2212-]{1,3})"
+_DIGITS = re.compile(rf"\d(?:{_BLANK}?\d){{12,}}")
+_DIGIT = re.compile(r"%20|\d")
+_ISSUED = re.compile(r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|35\d{14}|6[0245]\d{14}|3[47]\d{13}")
+"""What the large issuers' numbers look like: known also inside of a longer number."""
 LUHN_BASE = 10
 CARD_DIGITS_MIN = 13
 CARD_DIGITS_MAX = 19
 CARD_FIRST = "23456"
+CARD_GROUP_MIN = 3
+
+_NAMING = frozenset({"name", "key", "field", "header"})
+_NAMED = frozenset({"value", "values", "val"})
+"""``{"name": "password", "value": ...}`` says its key in a value."""
+
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What a container of the user's may raise that is looked through."""
+
+_REPR = reprlib.Repr()
+_REPR.maxother = sys.maxsize
+"""Calls ``repr`` and says what kind of object it is where that raises; nothing is cut, since a cut can part a key from
+its value."""
 
 
 class Redaction:
@@ -94,8 +134,7 @@ class Redaction:
         try:
             self._keys = re.compile(words, re.IGNORECASE)
             self._assigned = re.compile(
-                rf"((?:{words})[\w-]{{0,64}}{_NO_TYPE}\\{{0,3}}[\"']?{_BETWEEN}){_VALUE}",
-                re.IGNORECASE | re.DOTALL,
+                rf"(?:{words})[\w-]{{0,64}}{_NO_TYPE}(?:\\{{0,3}}[\"']|&quot;|%22)?{_BETWEEN}", re.IGNORECASE
             )
             self._patterns = [re.compile(pattern) for pattern in patterns]
         except re.error as error:
@@ -111,13 +150,16 @@ class Redaction:
         mask = self.mask
         if "://" in text:
             text = _URL_PASSWORD.sub(lambda found: f"{found[1]}{mask}@", text)
+            text = _URL_USER.sub(lambda found: f"{found[1] or found[2]}{mask}@", text)
         if "-----BEGIN" in text:
             text = _PRIVATE_KEY.sub(lambda _: mask, text)
         if "eyJ" in text:
             text = _JWT.sub(lambda _: mask, text)
-        text = self._assigned.sub(lambda found: f"{found[1]}{mask}", text)
+        if "AWS4-" in text:
+            text = _AWS.sub(lambda found: f"{found[1]}{mask}", text)
+        text = self._without_assigned(text)
         text = _BEARER.sub(lambda found: f"{found[1]}{found[2]}{mask}", text)
-        text = _CARD.sub(lambda found: mask if _is_card(found[0]) else found[0], text)
+        text = _DIGITS.sub(lambda found: _without_cards(found[0], mask), text)
         for pattern in self._patterns:
             text = pattern.sub(lambda _: mask, text)
         return text
@@ -126,39 +168,90 @@ class Redaction:
         """Return what may be shown of a value that stands under this key."""
         return self.mask if self.is_secret(key) else self._shown(value, 0)
 
+    def _without_assigned(self, text: str) -> str:
+        """Return a text without what stands behind the keys in it; each part of it is looked at once."""
+        parts: list[str] = []
+        done = at = 0
+        while found := self._assigned.search(text, at):
+            at = _end_of_value(text, found)
+            if at > found.end():
+                parts += (text[done : found.end()], self.mask)
+                done = at
+        return "".join((*parts, text[done:])) if parts else text
+
     def _shown(self, value: Any, depth: int) -> Any:
         if depth >= DEPTH_MAX:
             return self.mask
-        if isinstance(value, Mapping):
-            return {
-                self._shown(key, depth + 1): (
-                    self.mask if isinstance(key, str) and self.is_secret(key) else self._shown(inner, depth + 1)
-                )
-                for key, inner in value.items()
-            }
-        if isinstance(value, list | tuple | set | frozenset):
-            return [self._shown(inner, depth + 1) for inner in value]
+        try:
+            if isinstance(value, Mapping):
+                return self._mapping(value, depth + 1)
+            if isinstance(value, tuple) and not self._is_pair(value):
+                # Stays one: processors after this one may format a text with it.
+                return tuple(self._shown(inner, depth + 1) for inner in value)
+            if isinstance(value, list | tuple | set | frozenset):
+                shown = [self._shown(inner, depth + 1) for inner in value]
+                return [shown[0], self.mask] if self._is_pair(value) else shown
+        except _UNREADABLE:
+            return self.mask
         return self._plain(value)
+
+    def _mapping(self, value: Mapping[Any, Any], depth: int, kept: Collection[str] = ()) -> dict[Any, Any]:
+        items = list(value.items())
+        named = any(_text_of(key).lower() in _NAMING and self._names(inner) for key, inner in items)
+        shown = {}
+        for key, inner in items:
+            hidden = self._names(key) or (named and _text_of(key).lower() in _NAMED)
+            shown_key = self._shown(key, depth)
+            if isinstance(shown_key, list | tuple | dict):
+                shown_key = self.text(_REPR.repr_instance(key, 0))
+            if key in kept:
+                shown[key] = inner
+            else:
+                shown[shown_key] = self.mask if hidden else self._shown(inner, depth)
+        return shown
+
+    def _is_pair(self, value: Any) -> bool:
+        """Return whether this is a key that holds a secret, and its value, as headers and fields of forms come."""
+        return isinstance(value, list | tuple) and len(value) == len(("key", "value")) and self._names(value[0])
+
+    def _names(self, key: Any) -> bool:
+        """Return whether this is the name of a secret, or has one in it."""
+        if isinstance(key, tuple | frozenset):
+            return any(self._names(part) for part in key if isinstance(part, str | bytes))
+        return isinstance(key, str | bytes | bytearray) and self.is_secret(_text_of(key))
 
     def _plain(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)
-        if value is None or isinstance(value, bool | float):
+        if value is None or isinstance(value, bool):
             return value
-        if isinstance(value, int):
-            return self.mask if _is_card(str(value)) else value
+        if isinstance(value, int | float):
+            return self.mask if _is_card_number(value) else value
         # Of anything else only the text is known, which is what a renderer would show of it.
-        return self.text(repr(value))
+        return self.text(_REPR.repr_instance(value, 0))
 
-    def __call__(self, _logger: Any, _method: str, event_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Mask a structlog record; ``exc_info`` is left to the processor that renders it, which must stand before."""
-        return {key: value if key in _OF_STRUCTLOG else self.value(key, value) for key, value in event_dict.items()}
+    def __call__(self, _logger: Any, method: str, event_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """Mask a structlog record, and never raise.
+
+        Exceptions and stacks become masked text here, as ``exception`` and ``stack``, since a renderer after this
+        processor would show them as they are.
+        """
+        given = {key: value for key, value in event_dict.items() if key not in _TRACES}
+        shown = self._mapping(given, 0, _LEFT_ALONE)
+        exc_info = event_dict.get("exc_info", method == "exception")
+        if exc_info and "exception" not in shown and (error := _error_of(exc_info)) is not None:
+            shown["exception"] = self.text("".join(traceback.format_exception(error)).rstrip("\n"))
+        stack = event_dict.get("stack_info")
+        if stack and "stack" not in shown:
+            shown["stack"] = self.text(stack if isinstance(stack, str) else _stack())
+        return shown
 
 
 Redaction.default = Redaction()
 
-_OF_STRUCTLOG = frozenset({"exc_info", "stack_info", "_record", "_from_structlog", "saga_id", "saga", "step"})
+_LEFT_ALONE = frozenset({"_record", "_from_structlog", "saga_id", "saga", "step"})
 """What structlog's own processors look at, and identifiers."""
+_TRACES = frozenset({"exc_info", "stack_info"})
 
 
 def one_line(text: str) -> str:
@@ -168,11 +261,107 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
-def _is_card(text: str) -> bool:
-    """Return whether the digits are a card number by length, first digit and Luhn's check."""
-    digits = [int(char) for char in text if char.isdecimal()]
-    if not CARD_DIGITS_MIN <= len(digits) <= CARD_DIGITS_MAX or str(digits[0]) not in CARD_FIRST:
+def _text_of(key: Any) -> str:
+    if isinstance(key, bytes | bytearray):
+        return key.decode("latin-1")
+    return key if isinstance(key, str) else ""
+
+
+def _end_of_value(text: str, key: re.Match[str]) -> int:
+    """Return where the value ends whose key was found: in quotes, in brackets, or bare."""
+    begin = key.end()
+    lead = _LEAD.match(text, begin)
+    at = begin if lead is None else lead.end()
+    header = _WHOLE_LINE.search(key[0]) is not None
+    quoted = _QUOTED.match(text, at)
+    if quoted and not (header and text.startswith(";", quoted.end())):
+        return quoted.end()
+    opened = _OPENED.match(text, at)
+    if opened:
+        return _end_of_brackets(text, opened.end() - 1)
+    # Of a header, quotes may hold the first part alone.
+    if header and (line := _REST.match(text, begin)):
+        return line.end()
+    if text[begin - 1] == ">" and (closed := text.find("</", begin, begin + _ELEMENT_MAX)) >= 0:
+        return closed
+    found = _ANGLED.match(text, at) or _BARE.match(text, at)
+    return begin if found is None else found.end()
+
+
+def _end_of_brackets(text: str, begin: int) -> int:
+    """Return where the bracket closes that opens here; the end of the text if it never does, since it may be cut."""
+    depth = 0
+    for found in _BRACKETS.finditer(text, begin):
+        depth += (found["open"] is not None) - (found["close"] is not None)
+        if depth == 0:
+            return found.end()
+    return len(text)
+
+
+def _without_cards(run: str, mask: str) -> str:
+    """Return digits, with blanks between them, without the card numbers in them.
+
+    Every window of 13 to 19 digits is tried, so that no digit beside a card number hides it. Sums from the beginning
+    of the run make each trial a subtraction.
+    """
+    # The digits of an escape are none of the number.
+    places = [found.start() for found in _DIGIT.finditer(run) if found[0] != "%20"]
+    digits = "".join(str(int(run[at])) for at in places)
+    sums = [[0], [0]]
+    for index, char in enumerate(digits):
+        digit = int(char)
+        doubled = 2 * digit // LUHN_BASE + 2 * digit % LUHN_BASE
+        for parity in (0, 1):
+            sums[parity].append(sums[parity][-1] + (digit if index % 2 == parity else doubled))
+    parts: list[str] = []
+    done = end = 0
+    for first, char in enumerate(digits):
+        if char not in CARD_FIRST:
+            continue
+        for last in range(min(first + CARD_DIGITS_MAX, len(digits)) - 1, first + CARD_DIGITS_MIN - 2, -1):
+            total = sums[last % 2][last + 1] - sums[last % 2][first]
+            if last >= end and total % LUHN_BASE == 0 and _looks_like_card(digits, places, first, last):
+                if first >= end:
+                    parts += (run[done : places[first]], mask)
+                end = last + 1
+                done = places[last] + 1
+                break
+    return "".join((*parts, run[done:])) if parts else run
+
+
+def _looks_like_card(digits: str, places: list[int], first: int, last: int) -> bool:
+    """Return whether digits that pass the check stand like a card number: alone or an issuer's, in fair groups."""
+    inside = places[first : last + 1]
+    if inside[-1] - inside[0] >= len(inside):
+        gaps = [0, *(n for n in range(1, len(inside)) if inside[n] - inside[n - 1] > 1)]
+        groups = {after - before for before, after in pairwise(gaps)}
+        if len(groups) > 1 and min(groups) < CARD_GROUP_MIN:
+            return False
+    begins = first == 0 or places[first] - places[first - 1] > 1
+    ends = last + 1 == len(places) or places[last + 1] - places[last] > 1
+    return (begins and ends) or _ISSUED.fullmatch(digits, first, last + 1) is not None
+
+
+def _is_card_number(number: float) -> bool:
+    """Return whether a number is that of a card, also where it came through a spreadsheet as a float."""
+    if not LUHN_BASE ** (CARD_DIGITS_MIN - 1) <= number < LUHN_BASE**CARD_DIGITS_MAX or number != int(number):
         return False
-    doubled = [2 * digit for digit in digits[-2::-2]]
-    total = sum(digits[-1::-2]) + sum(digit // LUHN_BASE + digit % LUHN_BASE for digit in doubled)
-    return total % LUHN_BASE == 0
+    digits = str(int(number))
+    return _without_cards(digits, "") == ""
+
+
+def _error_of(exc_info: Any) -> BaseException | None:
+    """Return the exception that structlog would render for this."""
+    if isinstance(exc_info, tuple):
+        exc_info = exc_info[1] if len(exc_info) > 1 else None
+    elif not isinstance(exc_info, BaseException):
+        exc_info = sys.exc_info()[1]
+    return exc_info if isinstance(exc_info, BaseException) else None
+
+
+def _stack() -> str:
+    """Return the stack of who logs."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith((__name__, "structlog")):
+        frame = frame.f_back
+    return "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)).rstrip("\n")

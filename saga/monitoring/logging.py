@@ -7,7 +7,12 @@ configured it, and no handler, filter or processor is installed that was not ask
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import msgspec
@@ -16,31 +21,19 @@ from structlog.contextvars import bind_contextvars, get_contextvars, reset_conte
 
 from saga.checks import refuse
 from saga.clock import SystemClock
-from saga.events import (
-    AttemptFailed,
-    AttemptNotRun,
-    AttemptStarted,
-    AttemptSucceeded,
-    AttemptUnknown,
-    AttentionCleared,
-    AttentionSet,
-    Began,
-    CancelRequested,
-    Claimed,
-    CompensationSkipped,
-    Completed,
-    Created,
-    LateOutcome,
-    Reshaped,
-    RetryRequested,
-    RollbackFailed,
-    RolledBack,
-    TurnedBack,
+from saga.events import Claimed, Created
+from saga.monitoring._records import (
+    BY_FIELDS,
+    FORMS,
+    Live,
+    error_text,
+    level_by_fields,
 )
 from saga.monitoring._trace_context import trace_id_of
 from saga.observers import Observer
+from saga.outcomes import record_of
 from saga.redaction import Redaction, one_line
-from saga.types import LeaveReason, Outcome, Phase
+from saga.types import LeaveReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +43,7 @@ if TYPE_CHECKING:
     from saga.clock import Clock
     from saga.context import SagaContext
     from saga.events import Event
-    from saga.types import ErrorRecord, SagaInfo
+    from saga.types import SagaInfo
 
 Level = Literal["debug", "info", "warning", "error"]
 LEVELS: dict[Level, int] = {
@@ -60,27 +53,12 @@ LEVELS: dict[Level, int] = {
     "error": logging.ERROR,
 }
 
-_INFO = logging.INFO
-_BY_FIELDS = -1
-"""What it says decides: a takeover is a warning, blocking attention an error."""
-
-_LEVEL_OF: dict[type[Event], int] = {
-    AttemptFailed: logging.WARNING,
-    AttemptUnknown: logging.WARNING,
-    LateOutcome: logging.WARNING,
-    TurnedBack: logging.WARNING,
-    RollbackFailed: logging.ERROR,
-    AttentionSet: _BY_FIELDS,
-    Claimed: _BY_FIELDS,
-}
-"""Facts that are no good news; others are ``info``."""
+_FLOORS = (logging.NOTSET, *LEVELS.values(), logging.CRITICAL)
 
 _BOUND = bind_contextvars(saga_id="", step="")
 reset_contextvars(**_BOUND)
 _SAGA_ID, _STEP = _BOUND["saga_id"].var, _BOUND["step"].var
 """The variables that structlog itself uses for these keys: asking for them each time costs as much as all the rest."""
-
-_ENDS = {Completed: "completed", RolledBack: "rolled_back", RollbackFailed: "failed"}
 
 
 class SagaLogger(Observer):
@@ -122,31 +100,39 @@ class SagaLogger(Observer):
         self._level = LEVELS[level]
         self._redaction = Redaction.default if redaction is None else redaction
         self._clock: Clock = SystemClock() if clock is None else clock
-        self._monotonic = self._clock.monotonic
+        self._monotonic = time.monotonic if clock is None else clock.monotonic
         self._given = _lines(output, sys.stderr if file is None else file) if output is not None else logger
-        self._own = output is not None
         self._write: dict[int, Callable[..., Any]] = {}
         self._enabled: Callable[[int], bool] | None = None
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, Live] = {}
+        self._errors: set[tuple[str, str]] = set()
 
     def on_event(self, saga: SagaInfo, event: Event) -> None:
         """Write a record of a fact."""
         kind = type(event)
         if kind is Created or kind is Claimed:
             self._follow(saga, new=kind is Created)
-        level = _LEVEL_OF.get(kind, _INFO)
-        if level == _BY_FIELDS:
-            level = _level_by_fields(event)
-        if level < self._level or not self._wants(level):
+        level, name, describe = FORMS[kind]
+        if level == BY_FIELDS:
+            level = level_by_fields(event)
+        # Each fact comes by here: a call less counts.
+        if level < self._level or (not self._write and not self._wants(level)):
             return
-        name = saga.saga_name
-        fields: dict[str, Any] = {"saga_id": saga.saga_id, "saga": name if name.isprintable() else one_line(name)}
-        describe = _FIELDS.get(kind)
+        if self._enabled is not None and not self._enabled(level):
+            return
+        saga_id, saga_name = saga.saga_id, saga.saga_name
+        fields: dict[str, Any] = {
+            "saga_id": saga_id,
+            "saga": saga_name if saga_name.isprintable() else one_line(saga_name),
+        }
         if describe is not None:
-            describe(self, saga, event, fields)
+            describe(self._redaction, self._live.get(saga_id), event, fields)
         if saga.headers and (trace_id := trace_id_of(saga.headers)):
             fields["trace_id"] = trace_id
-        self._write[level](_NAMES[kind], **fields)
+        if "step" in fields:
+            self._write[level](name, **fields)
+        else:
+            self._say(level, name, fields)
 
     def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:
         """Bind the saga's id and the step while an attempt's user code runs."""
@@ -156,71 +142,135 @@ class SagaLogger(Observer):
         """Forget a saga, and say so if another process took it."""
         live = self._live.pop(saga.saga_id, None)
         if live is not None and reason is LeaveReason.LOST and self._wants(logging.WARNING):
-            self._write[logging.WARNING]("claim_lost", saga_id=saga.saga_id, saga=one_line(saga.saga_name))
+            fields = {"saga_id": saga.saga_id, "saga": one_line(saga.saga_name)}
+            self._say(logging.WARNING, "claim_lost", fields)
 
-    def shown(self, text: str) -> str:
-        """Return a text as it may stand in a record: masked, and on one line."""
-        return one_line(self._redaction.text(text))
+    def on_error(self, observer: Observer, error: BaseException) -> None:
+        """Write a record of the first error of each kind that an observer raised."""
+        kind = (type(observer).__name__, type(error).__name__)
+        # What this one raised it cannot be trusted to write down.
+        if observer is self or kind in self._errors or not self._wants(logging.ERROR):
+            return
+        self._errors.add(kind)
+        told = record_of(error)
+        fields = {"observer": kind[0], "error": error_text(self._redaction, told.type, told.message)}
+        self._say(logging.ERROR, "observer_error", fields)
 
-    def ran(self, saga: SagaInfo, step: str, phase: Phase) -> float | None:
-        """Return how many seconds the user code of the attempt that just ended ran; None if not in this process."""
-        live = self._live.get(saga.saga_id)
-        seconds = None if live is None else live.ran.pop((step, phase), None)
-        return None if seconds is None else round(seconds, 6)
-
-    def age(self, saga: SagaInfo) -> float | None:
-        """Return how many seconds ago the saga was created."""
-        live = self._live.get(saga.saga_id)
-        return None if live is None else round(self._monotonic() - live.since, 6)
+    def _say(self, level: int, event: str, fields: dict[str, Any]) -> None:
+        """Write a record of no step: a saga that another one's step started runs in a copy of that step's context."""
+        if _STEP.get(...) is ...:
+            self._write[level](event, **fields)
+            return
+        token = _STEP.set(...)
+        try:
+            self._write[level](event, **fields)
+        finally:
+            _STEP.reset(token)
 
     def _follow(self, saga: SagaInfo, *, new: bool) -> None:
         if saga.saga_id not in self._live:
             known = saga.created_at is not None and not new
             age = max(0.0, self._clock.now() - (saga.created_at or 0.0)) if known else 0.0
-            self._live[saga.saga_id] = _Live(self._monotonic() - age)
+            self._live[saga.saga_id] = Live(self._monotonic, age)
 
     def _wants(self, level: int) -> bool:
         if level < self._level:
             return False
         if not self._write:
-            log = (structlog.get_logger("saga") if self._given is None else self._given).bind()
-            self._write = {number: getattr(log, name) for name, number in LEVELS.items()}
-            for name in () if self._own else ("is_enabled_for", "isEnabledFor"):
-                # Two kinds of structlog's loggers can tell whether a record would be thrown away. The class is asked,
-                # since a third kind takes every name that the logger inside has for a way to write a record.
-                if hasattr(type(log), name):
-                    self._enabled = getattr(log, name)
-        return self._enabled is None or self._enabled(level)
+            self._open()
+        return level >= self._level and (self._enabled is None or self._enabled(level))
+
+    def _open(self) -> None:
+        """Ask for the logger, when the first record is written: only then is structlog surely configured."""
+        log = (structlog.get_logger("saga") if self._given is None else self._given).bind()
+        self._write = {number: getattr(log, name) for name, number in LEVELS.items()}
+        floor = next((n for n in _FLOORS if type(log) is structlog.make_filtering_bound_logger(n)), None)
+        if floor is not None:
+            # Structlog's own filter never changes: it need not be asked again, nor gone through.
+            self._level = max(self._level, floor)
+            straight = log._proxy_to_logger  # noqa: SLF001 - which structlog's page on custom wrappers offers
+            self._write = {number: partial(straight, name) for name, number in LEVELS.items()}
+            return
+        for name in ("is_enabled_for", "isEnabledFor"):
+            # Others that can tell whether a record would be thrown away are asked each time. The class is, since some
+            # loggers take every name that the logger inside has for a way to write a record.
+            if hasattr(type(log), name):
+                self._enabled = getattr(log, name)
 
 
 class SagaLogFilter(logging.Filter):
     """Gives records of the standard library's logging the attributes ``saga_id`` and ``step``, and masks secrets.
 
     Add it to a handler; then every line that goes through it can say ``%(saga_id)s`` and ``%(step)s``, which are ``-``
-    outside of steps. It needs a ``SagaLogger`` among the observers, of whatever level.
+    outside of steps. It needs a ``SagaLogger`` among the observers, of whatever level. It masks the message, its
+    arguments, what was given with ``extra``, tracebacks and stacks; messages stay on one line, the others are indented.
     """
 
     def __init__(self, redaction: Redaction | None = None) -> None:
-        """Say what is masked in messages and tracebacks."""
+        """Say what is masked."""
         super().__init__()
         self._redaction = Redaction.default if redaction is None else redaction
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Complete a record; none is held back."""
+        redaction = self._redaction
+        for name in record.__dict__.keys() - _STANDARD:
+            value = getattr(record, name)
+            value = value if name in _IDENTIFIERS else redaction.value(name, value)
+            setattr(record, name, one_line(value) if isinstance(value, str) else value)
         bound = get_contextvars()
-        for name in ("saga_id", "step"):
+        for name in _IDENTIFIERS:
             # What the user's own code gave with ``extra`` stays.
             if not hasattr(record, name):
                 setattr(record, name, bound.get(name, "-"))
-        record.msg, record.args = _Masked(record.msg, record.args, self._redaction), None
-        if record.exc_info and not record.exc_text:
-            record.exc_text = _PLAIN.formatException(record.exc_info)
-        if record.exc_text:
-            record.exc_text = self._redaction.text(record.exc_text)
+        if isinstance(record.msg, dict) and not record.args:
+            # A structlog record on its way to structlog's ProcessorFormatter, which copies it.
+            record.msg = redaction(None, "", record.msg)
+        else:
+            record.msg, record.args = _Masked(record.msg, record.args, redaction), None
+        if record.stack_info:
+            record.stack_info = self._block(record.stack_info)
+        self._hide_error(record)
         return True
+
+    def _hide_error(self, record: logging.LogRecord) -> None:
+        """Leave only masked text of an exception: formatters for JSON or structlog render the exception themselves."""
+        given = record.exc_info
+        error = given[1] if isinstance(given, tuple) and len(given) == len(sys.exc_info()) else None
+        if not isinstance(error, BaseException):
+            given = error = None
+        if given and not record.exc_text:
+            record.exc_text = _PLAIN.formatException(given)
+        if record.exc_text:
+            record.exc_text = self._block(record.exc_text)
+        if not isinstance(error, MaskedError):
+            masked = MaskedError(f"\n{record.exc_text}")
+            record.exc_info = None if error is None else (MaskedError, masked, None)
+
+    def _block(self, text: str) -> str:
+        """Return lines masked, and indented so that none of them looks like a record."""
+        masked = self._redaction.text(text)
+        if isinstance(text, _Block):
+            return _Block(masked)
+        return _Block("\n".join("  " + one_line(line) for line in masked.split("\n")))
+
+
+class MaskedError(Exception):
+    """Stands in a record for the exception that was logged, and says its masked traceback."""
+
+
+class _Block(str):
+    """Text that has been indented: a record may pass through the filters of several handlers."""
+
+    __slots__ = ()
 
 
 _PLAIN = logging.Formatter()
+_OFFSET = len("+00:00")
+_IDENTIFIERS = ("saga_id", "step")
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "_logger", "_name"}
+"""What is no ``extra``: the attributes of every record, and those by which structlog knows its own."""
+_BY_KEY = re.compile(r"%\((?P<key>[^)]*)\)[-#0 +]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[hlL]?[a-zA-Z]")
 
 
 class _Masked:
@@ -238,33 +288,29 @@ class _Masked:
 
     def __str__(self) -> str:
         text = str(self._message)
-        return self._redaction.text(text % self._args if self._args else text)
+        if isinstance(self._args, Mapping):
+            # ``%(pin)d`` takes nothing but a number, so the mask goes where the key stands.
+            text = _BY_KEY.sub(self._without_secret, text)
+        return one_line(self._redaction.text(text % self._args if self._args else text))
 
-
-class _Live:
-    """What is kept of a saga while this process drives it: since when it exists, how long attempts ran."""
-
-    __slots__ = ("ran", "since")
-
-    def __init__(self, since: float) -> None:
-        self.since = since
-        self.ran: dict[tuple[str, Phase], float] = {}
+    def _without_secret(self, found: re.Match[str]) -> str:
+        redaction = self._redaction
+        return redaction.mask.replace("%", "%%") if redaction.is_secret(found["key"]) else found[0]
 
 
 class _Bound:
     """Binds contextvars around user code, and times it."""
 
-    __slots__ = ("_begun", "_ctx", "_live", "_monotonic", "_tokens")
+    __slots__ = ("_begun", "_ctx", "_live", "_monotonic", "_saga_id", "_step")
 
-    def __init__(self, ctx: SagaContext, live: _Live | None, monotonic: Callable[[], float]) -> None:
+    def __init__(self, ctx: SagaContext, live: Live | None, monotonic: Callable[[], float]) -> None:
         self._ctx = ctx
         self._live = live
         self._monotonic = monotonic
-        self._begun = 0.0
-        self._tokens: Any = None
 
     def __enter__(self) -> None:
-        self._tokens = (_SAGA_ID.set(self._ctx.saga_id), _STEP.set(self._ctx.step_name))
+        self._saga_id = _SAGA_ID.set(self._ctx.saga_id)
+        self._step = _STEP.set(self._ctx.step_name)
         self._begun = self._monotonic()
 
     def __exit__(
@@ -272,122 +318,37 @@ class _Bound:
     ) -> None:
         ctx = self._ctx
         if self._live is not None:
-            self._live.ran[ctx.step_name, ctx.phase] = self._monotonic() - self._begun
-        saga_id, step = self._tokens
-        _SAGA_ID.reset(saga_id)
-        _STEP.reset(step)
+            self._live.ran[ctx.step_name, ctx.phase, ctx.attempt] = self._monotonic() - self._begun
+        _SAGA_ID.reset(self._saga_id)
+        _STEP.reset(self._step)
 
 
 def _lines(output: Literal["json", "console"], file: TextIO) -> Any:
     """Return a logger that writes lines of its own, whatever structlog is configured to do."""
-    renderer: Any = structlog.processors.JSONRenderer(serializer=_encoded)
-    if output == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=file.isatty())
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    if output == "json":
+        processors: list[Any] = [_line]
+    else:
+        processors = [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=file.isatty()),
+        ]
     return structlog.wrap_logger(
         structlog.WriteLogger(file),
-        processors=[structlog.processors.add_log_level, stamp, renderer],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         context_class=dict,
         cache_logger_on_first_use=True,
     )
 
 
-def _encoded(record: dict[str, Any], **_options: object) -> str:
+def _line(_logger: Any, method: str, record: dict[str, Any]) -> str:
+    """Return a record as JSON: what structlog's three processors do, in one call."""
+    record["level"] = method
+    record["timestamp"] = datetime.now(UTC).isoformat()[:-_OFFSET] + "Z"
+    return encoded(record)
+
+
+def encoded(record: dict[str, Any], **_options: object) -> str:
     """Return a record as JSON; four times as fast as the standard library's encoder, which takes most of a record."""
     return msgspec.json.encode(record, enc_hook=repr).decode()
-
-
-def _level_by_fields(event: Event) -> int:
-    if isinstance(event, AttentionSet):
-        return logging.ERROR if event.blocking else logging.WARNING
-    return logging.WARNING if isinstance(event, Claimed) and event.expired else logging.INFO
-
-
-def _created(_log: SagaLogger, _saga: SagaInfo, event: Any, fields: dict[str, Any]) -> None:
-    fields["version"] = one_line(event.version)
-    if event.deadline is not None:
-        fields["deadline_s"] = event.deadline
-
-
-def _attempt(_log: SagaLogger, _saga: SagaInfo, event: Any, fields: dict[str, Any]) -> None:
-    fields["step"] = event.step
-    fields["phase"] = event.phase
-    fields["attempt"] = event.attempt
-
-
-def _ended(log: SagaLogger, saga: SagaInfo, event: Any, fields: dict[str, Any], outcome: str) -> None:
-    _attempt(log, saga, event, fields)
-    fields["outcome"] = outcome
-    seconds = log.ran(saga, event.step, event.phase)
-    if seconds is not None:
-        fields["duration_s"] = seconds
-
-
-def _succeeded(log: SagaLogger, saga: SagaInfo, event: Any, fields: dict[str, Any]) -> None:
-    _ended(log, saga, event, fields, Outcome.SUCCEEDED)
-
-
-def _failed(log: SagaLogger, saga: SagaInfo, event: Any, fields: dict[str, Any]) -> None:
-    unknown = isinstance(event, AttemptUnknown)
-    _ended(log, saga, event, fields, Outcome.UNKNOWN if unknown else Outcome.FAILED)
-    if unknown:
-        fields["reason"] = event.reason
-    error: ErrorRecord = event.error
-    fields["error"] = ": ".join(part for part in (one_line(error.type), log.shown(error.message)) if part)
-    if event.retry_in is not None:
-        fields["retry_in_s"] = round(event.retry_in, 3)
-
-
-def _late(log: SagaLogger, saga: SagaInfo, event: Any, fields: dict[str, Any]) -> None:
-    _ended(log, saga, event, fields, event.outcome)
-
-
-def _not_run(log: SagaLogger, saga: SagaInfo, event: Any, fields: dict[str, Any]) -> None:
-    _ended(log, saga, event, fields, "not_run")
-
-
-def _finished(log: SagaLogger, saga: SagaInfo, event: Any, fields: dict[str, Any]) -> None:
-    fields["outcome"] = _ENDS[type(event)]
-    seconds = log.age(saga)
-    if seconds is not None:
-        fields["duration_s"] = seconds
-
-
-def _said(*names: str, text: str = "") -> Callable[[SagaLogger, SagaInfo, Any, dict[str, Any]], None]:
-    """Return what takes over these fields of a fact, where they say something; in the text may stand anything."""
-
-    def describe(log: SagaLogger, _saga: SagaInfo, event: Any, fields: dict[str, Any]) -> None:
-        for name in names:
-            value = getattr(event, name)
-            if value is not None:
-                fields[name] = value
-        if text:
-            fields[text] = log.shown(getattr(event, text))
-
-    return describe
-
-
-_FIELDS: dict[type[Event], Callable[[SagaLogger, SagaInfo, Any, dict[str, Any]], None]] = {
-    Created: _created,
-    Claimed: _said("owner", "fence", "recoveries", "expired"),
-    AttemptStarted: _attempt,
-    AttemptSucceeded: _succeeded,
-    AttemptFailed: _failed,
-    AttemptUnknown: _failed,
-    AttemptNotRun: _not_run,
-    LateOutcome: _late,
-    CompensationSkipped: _said("step", "reason"),
-    TurnedBack: _said("cause", "step"),
-    Completed: _finished,
-    RolledBack: _finished,
-    RollbackFailed: _finished,
-    CancelRequested: _said(text="reason"),
-    RetryRequested: _said(text="reason"),
-    AttentionSet: _said("code", "blocking", text="message"),
-}
-
-_NAMES: dict[type[Event], str] = {
-    kind: str(kind.__struct_config__.tag).partition(".")[0] for kind in (*_FIELDS, Began, Reshaped, AttentionCleared)
-}
-"""What a record of a fact is called: the fact's own name, without the number of its format."""

@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 CANARY = "canary-3f9b21"
 CARD = "4539 1488 0343 6467"
 TEXT = (
-    f"password={CANARY}; {{'api_key': '{CANARY}'}}; card {CARD}; "
-    f"https://user:{CANARY}@bank.example/pay?token={CANARY}; Authorization: Bearer {CANARY}\nsecret: {CANARY}"
+    f"password={CANARY}; {{'api_key': '{CANARY}'}}; card {CARD}; paid with {CARD} 12/27 123; "
+    f"Login(password=SecretStr('{CANARY}')); [(b'x-api-key', b'{CANARY}')]; {{'card': {{'n': [1], 'x': '{CANARY}'}}}}"
+    f"; https://{CANARY}@git.example; "
+    f"https://user:{CANARY}@bank.example/pay?token={CANARY}; Authorization: Bearer {CANARY}\n"
+    f"Cookie: a=1; sid={CANARY}\nsecret: {CANARY}"
 )
 REPRS: list[str] = []
 ERRORS: list[str] = []
@@ -79,11 +82,16 @@ class Leaky(Saga):
     async def _pay(self, ctx: SagaContext) -> None:
         REPRS.append(repr(ctx))
         structlog.get_logger().info("paying", password=self.password, body=TEXT, deep={"cards": [CARD]})
+        structlog.get_logger().info(
+            "paying", headers=[(b"x-api-key", CANARY.encode())], card=float(CARD.replace(" ", ""))
+        )
         logging.getLogger("shop").warning("paying %s", TEXT)
+        logging.getLogger("shop").warning("%(pin)s", {"pin": CANARY}, extra={"token": CANARY}, stack_info=True)
         try:
             self._refuse()
         except LeakyError:
             logging.getLogger("shop").exception("failed")
+            structlog.get_logger().exception("failed", stack_info=True)
             raise
 
     def _refuse(self) -> None:
@@ -95,7 +103,7 @@ class Sinks:
 
     def __init__(self) -> None:
         """Open the sinks."""
-        self.json, self.console, self.user, self.plain = (io.StringIO() for _ in range(4))
+        self.json, self.console, self.user, self.plain, self.rendered = (io.StringIO() for _ in range(5))
         self.spans = InMemorySpanExporter()
         self.registry = CollectorRegistry()
 
@@ -106,6 +114,7 @@ class Sinks:
             "console records": self.console.getvalue(),
             "the user's structlog records": self.user.getvalue(),
             "the user's stdlib lines": self.plain.getvalue(),
+            "the user's stdlib records, rendered by structlog": self.rendered.getvalue(),
             "spans": "".join(span.to_json() for span in self.spans.get_finished_spans()),
             "prometheus": generate_latest(self.registry).decode(),
             "reprs": "\n".join(REPRS),
@@ -134,11 +143,22 @@ def sinks() -> Iterator[Sinks]:
     )
     handler = logging.StreamHandler(opened.plain)
     handler.addFilter(SagaLogFilter())
+    handler.setFormatter(logging.Formatter("%(message)s %(token)s", defaults={"token": ""}))
+    rendering = logging.StreamHandler(opened.rendered)
+    rendering.addFilter(SagaLogFilter())
+    rendering.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+            processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
+        )
+    )
+    logging.getLogger("shop").addHandler(rendering)
     logging.getLogger("shop").addHandler(handler)
     REPRS.clear()
     ERRORS.clear()
     yield opened
     logging.getLogger("shop").removeHandler(handler)
+    logging.getLogger("shop").removeHandler(rendering)
     structlog.reset_defaults()
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from msgspec import Raw
 from structlog.testing import capture_logs
 
 from saga import (
     AttentionCode,
     Observer,
+    Redaction,
     Saga,
     SagaContext,
     SagaInfo,
@@ -27,11 +29,13 @@ from saga import (
 from saga.events import (
     AttemptFailed,
     AttemptNotRun,
+    AttemptSucceeded,
     AttemptUnknown,
     AttentionSet,
     CancelRequested,
     Claimed,
     Completed,
+    Created,
     LateOutcome,
     RetryRequested,
 )
@@ -42,6 +46,7 @@ from tests.unit.test_context import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 INFO = SagaInfo("o-1", "Order", "1", {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}, 1_000.0)
 
@@ -138,6 +143,14 @@ async def test_lines_of_its_own_leave_the_configuration_alone() -> None:
     assert (structlog.get_config(), logging.getLogger().handlers, logging.getLogger().level) == before
 
 
+class Untouched(Redaction):
+    """Shows that nothing is done for a record that is held back."""
+
+    def text(self, text: str) -> str:
+        """Tell that it was asked."""
+        pytest.fail(f"{text!r} was masked for nothing")
+
+
 class Talkative(Saga):
     """Logs inside its steps, and beside them."""
 
@@ -195,42 +208,6 @@ async def test_user_code_logs_with_the_saga_and_the_step(level: Any) -> None:
     assert structlog.contextvars.get_contextvars() == {}
 
 
-def test_the_filter_masks_messages_and_tracebacks() -> None:
-    """Formatted, so that what was handed over as an argument is seen."""
-    text = io.StringIO()
-    handler = logging.StreamHandler(text)
-    handler.addFilter(SagaLogFilter())
-    logger = logging.getLogger("shop.secrets")
-    logger.addHandler(handler)
-    try:
-        logger.error("login with password=%s", "sesame-1")
-        try:
-            int("token: sesame-2")
-        except ValueError:
-            logger.exception("it failed")
-    finally:
-        logger.removeHandler(handler)
-    assert "sesame" not in text.getvalue()
-    assert "ValueError: invalid literal for int() with base 10: 'token: ***" in text.getvalue()
-
-
-def test_the_filter_raises_nothing_where_user_code_logs(capsys: pytest.CaptureFixture[str]) -> None:
-    """A message whose arguments do not fit is reported by the handler, as it is without the filter."""
-    text = io.StringIO()
-    handler = logging.StreamHandler(text)
-    handler.addFilter(SagaLogFilter())
-    logger = logging.getLogger("shop.wrong")
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        logger.warning("no number: %d", "x")
-        logger.warning("100 % sure")
-    finally:
-        logger.removeHandler(handler)
-    assert "Logging error" in capsys.readouterr().err
-    assert text.getvalue() == "100 % sure\n"
-
-
 def test_what_is_bound_for_user_code_is_gone_after_it() -> None:
     """What was bound before is there again, as where a step starts another saga."""
     logger = SagaLogger(output="json", file=io.StringIO())
@@ -255,13 +232,16 @@ def test_no_text_of_a_saga_forges_a_record(output: Any, newline: str) -> None:
     logger.on_event(INFO, CancelRequested(forged))
     logger.on_event(INFO, RetryRequested(forged))
     logger.on_event(INFO, AttentionSet(AttentionCode.PARKED, forged, blocking=True))
+    logger.on_event(INFO, LateOutcome("a", Phase.ACTION, 1, Outcome.FAILED, error))
+    logger.on_event(INFO, Created(name="Order", version=forged, shape=(), arguments=Raw(b"{}")))
+    logger.on_error(Facts(), ValueError(forged))
     logger.on_event(SagaInfo("o-1", forged, "1"), Completed())
     text = lines.getvalue()
-    assert len(text.splitlines()) == 5
-    assert text.count("\n") == 5
+    assert len(text.splitlines()) == 8
+    assert text.count("\n") == 8
     assert not set(text) & set("\r\x1b\u2028\x85")
     if output == "json":
-        assert {each["saga_id"] for each in records(text)} == {"o-1"}
+        assert {each.get("saga_id", "o-1") for each in records(text)} == {"o-1"}
 
 
 def test_what_a_fact_says_beside_the_common_keys_is_told() -> None:
@@ -296,6 +276,69 @@ def test_what_a_fact_says_beside_the_common_keys_is_told() -> None:
     assert {each.get("trace_id") for each in told[:-1]} == {"ab" * 16}
 
 
+def running(logger: SagaLogger, attempt: int) -> AbstractContextManager[None]:
+    """Return what is around the user code of an attempt."""
+    ctx = SagaContext(saga_id="o-1", step_name="pay", attempt=attempt, phase=Phase.ACTION, source=Source())
+    return logger.around(INFO, ctx)
+
+
+def test_a_record_has_the_duration_of_its_own_attempt() -> None:
+    """An attempt that was given up may succeed while the next one runs; none has the duration of another."""
+    lines, clock = io.StringIO(), FakeClock(now=1_060.0)
+    logger = SagaLogger(output="json", file=lines, clock=clock)
+    logger.on_event(INFO, Claimed("host:1", 3))
+    with running(logger, 1):
+        clock.advance(1)
+        with running(logger, 2):
+            clock.advance(4)
+    late = ErrorRecord("ValueError", "too late, password=sesame")
+    logger.on_event(INFO, LateOutcome("pay", Phase.ACTION, 1, Outcome.FAILED, late))
+    logger.on_event(INFO, AttemptSucceeded("pay", Phase.ACTION, 2, Raw(b"1")))
+    logger.on_event(INFO, AttemptSucceeded("pay", Phase.ACTION, 2, Raw(b"1")))
+    told = records(lines.getvalue())[1:]
+    assert [(each["attempt"], each.get("duration_s")) for each in told] == [(1, 5), (2, 4), (2, None)]
+    assert told[0]["error"] == "ValueError: too late, password=***"
+
+
+@pytest.mark.asyncio
+async def test_a_saga_that_a_step_starts_has_records_of_its_own() -> None:
+    """It runs in a copy of that step's context, and is no part of that step."""
+    caught: list[Any] = []
+
+    def keep(_logger: Any, _method: str, event: Any) -> Any:
+        caught.append(event)
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, keep])
+    async with SagaOrchestrator(observers=[SagaLogger()]) as orchestrator:
+
+        async def start(ctx: SagaContext) -> None:
+            await orchestrator.execute(chain(step("inner"), name="Child")(), saga_id="child")
+            structlog.get_logger().info("after it")
+
+        await orchestrator.execute(chain(step("outer", start), name="Parent")(), saga_id="parent")
+    steps = {(each["saga_id"], each["event"]): each.get("step") for each in caught}
+    assert {steps["child", event] for event in ("created", "claimed", "began", "completed")} == {None}
+    assert (steps["child", "attempt_started"], steps["child", "attempt_succeeded"]) == ("inner", "inner")
+    assert (steps["parent", "attempt_started"], steps["parent", "completed"]) == ("outer", None)
+    assert steps["parent", "after it"] == "outer"
+
+
+def test_an_observer_that_raises_is_told_once_a_kind() -> None:
+    """Masked; what this logger raised itself it does not write, nor what its level holds back."""
+    lines = io.StringIO()
+    logger = SagaLogger(output="json", file=lines)
+    for _ in range(2):
+        logger.on_error(Facts(), ValueError("password=sesame"))
+        logger.on_error(logger, ValueError("mine"))
+    logger.on_error(Facts(), KeyError("other"))
+    told = [(each["level"], each["event"], each["observer"], each["error"]) for each in records(lines.getvalue())]
+    assert told == [
+        ("error", "observer_error", "Facts", "ValueError: password=***"),
+        ("error", "observer_error", "Facts", "KeyError: 'other'"),
+    ]
+
+
 @pytest.mark.parametrize("header", ["", "00-short", f"00-{'é' * 32}-{'cd' * 8}-01"])
 def test_stored_headers_that_name_no_trace_give_no_trace_id(header: str) -> None:
     """They come from the storage, where anything may stand."""
@@ -315,7 +358,8 @@ async def test_a_level_holds_back_what_is_below_it() -> None:
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("error"), logger_factory=structlog.WriteLoggerFactory(quiet)
     )
-    assert (await cls().execute(observers=[SagaLogger()])).status is SagaStatus.ROLLED_BACK
+    logger = SagaLogger(redaction=Untouched())
+    assert (await cls().execute(observers=[logger])).status is SagaStatus.ROLLED_BACK
     assert quiet.getvalue() == ""
 
 
@@ -331,10 +375,15 @@ def test_records_go_through_the_standard_librarys_logging_where_structlog_does(
     )
     caplog.set_level(logging.ERROR, logger="saga")
     logger = SagaLogger()
+    if wrapper is structlog.stdlib.BoundLogger:
+        SagaLogger(redaction=Untouched()).on_event(INFO, CancelRequested("the other one cannot tell"))
     logger.on_event(INFO, Completed())
     logger.on_event(INFO, AttentionSet(AttentionCode.CRASH_LOOP, "look", blocking=True))
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert caplog.records[0].getMessage().startswith("event='attention_set'")
+    caplog.set_level(logging.INFO, logger="saga")
+    logger.on_event(INFO, Completed())
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
 def test_wrong_arguments_are_refused() -> None:

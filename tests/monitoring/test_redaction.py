@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
+from typing import Any
 
 import pytest
+import structlog
 
 from saga import Saga, SagaContext, SagaValidationError
 from saga.monitoring import Redaction
@@ -40,6 +43,14 @@ CARD = "4111 1111 1111 1111"
         "iban",
         "cookie",
         "pin",
+        "pinCode",
+        "userPin",
+        "ssn",
+        "customerSsn",
+        "ssnNumber",
+        "dbpass",
+        "security_code",
+        "api key",
     ],
 )
 def test_what_stands_under_a_secret_key_is_masked_as_a_whole(key: str) -> None:
@@ -51,7 +62,26 @@ def test_what_stands_under_a_secret_key_is_masked_as_a_whole(key: str) -> None:
     assert SECRET not in str(redaction.value("data", [{"deep": ({key: SECRET},)}]))
 
 
-@pytest.mark.parametrize("key", ["order_id", "discarded", "wildcard", "cardinality", "shipping", "opinion", "step"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "order_id",
+        "discarded",
+        "wildcard",
+        "cardinality",
+        "shipping",
+        "opinion",
+        "step",
+        "businessName",
+        "className",
+        "processName",
+        "PROCESSNAME",
+        "ssName",
+        "bypass",
+        "compass",
+        "PING",
+    ],
+)
 def test_a_key_that_only_looks_like_a_secret_one_is_left_alone(key: str) -> None:
     """Or nobody could read the records."""
     assert Redaction().value(key, SECRET) == SECRET
@@ -82,6 +112,28 @@ def test_a_key_that_only_looks_like_a_secret_one_is_left_alone(key: str) -> None
         f"[('password', '{SECRET}'), ('n', 1)]",
         f"password%3D{SECRET}%26n%3D1",
         f"pass={SECRET} otp={SECRET}",
+        f"{{'password': b'{SECRET}'}}",
+        f"password=SecretStr('{SECRET}')",
+        f"Order(card=Card(number='{SECRET}', exp='12/30'))",
+        f"Headers([(b'x-api-key', b'{SECRET}')])",
+        f"{{'card': {{'exp': [12, 30], 'holder': '{SECRET}'}}}}",
+        f"{{'card': {{'note': '}}', 'holder': '{SECRET}'",
+        f"('card', {{'number': '{SECRET}'}})",
+        f"Authorization: ApiKey {SECRET}",
+        f"Authorization: Digest username=a, response={SECRET}",
+        f"signed AWS4-HMAC-SHA256 SignedHeaders=host, Signature={SECRET}",
+        f'Cookie: "a=1"; sid={SECRET}',
+        f"password=ab,{SECRET}",
+        f"password=it's,{SECRET}",
+        f"dbpass={SECRET}",
+        f"https://{SECRET}:x-oauth-basic@bank.example/pay",
+        f"ssh://{SECRET}{SECRET}@bank.example",
+        f'{{"name": "password", "value": "{SECRET}"}}',
+        f'<input name="password" value="{SECRET}">',
+        f"<password><value>{SECRET}</value></password>",
+        f"password=<Secret '{SECRET}'>",
+        f"&quot;password&quot;: &quot;{SECRET}&quot;",
+        f"password\\u003d{SECRET}",
         f"it is -----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----",
     ],
 )
@@ -94,14 +146,51 @@ def test_a_secret_in_a_text_is_masked_where_its_form_or_its_key_tells(text: str)
 
 
 @pytest.mark.parametrize(
-    "card", [CARD, "4111111111111111", "4111-1111-1111-1111", "378282246310005", "6011000990139424"]
+    "card",
+    [
+        CARD,
+        "4111111111111111",
+        "4111-1111-1111-1111",
+        "378282246310005",
+        "6011000990139424",
+        "6759649826438453",
+        "30569309025904",
+    ],
 )
 def test_a_card_number_is_known_by_its_check_digit(card: str) -> None:
     """With one digit changed it is some other number, and stays."""
     assert Redaction().text(f"card{card}!") == "card***!"
     wrong = card[:-1] + str((int(card[-1]) + 1) % 10)
     assert Redaction().text(f"number {wrong}") == f"number {wrong}"
-    assert Redaction().value("number", int(card.replace(" ", "").replace("-", ""))) == "***"
+    number = int(card.replace(" ", "").replace("-", ""))
+    assert Redaction().value("number", number) == "***"
+    assert Redaction().value("number", float(number)) == "***"
+    assert Redaction().value("number", {number: 1}) == {"***": 1}
+
+
+@pytest.mark.parametrize("blank", ["", " ", "-", ".", "\u00a0", "\u2009", "\u2011", "%20", "+", " - "])
+@pytest.mark.parametrize(
+    ("around", "shown"),
+    [
+        ("{} 12/27 123", "*** 12/27 123"),
+        ("declined {} 123", "declined *** 123"),
+        ("attempt 2 {}", "attempt 2 ***"),
+        ("{}, {}", "***, ***"),
+        ("24{}99", "24***99"),
+        ("order 1234567 {} 1234567", "order 1234567 *** 1234567"),
+        ("overlapping 4354 5853 9041 9947 6268, nested 6744717641057589436", "overlapping ***, nested ***"),
+    ],
+)
+def test_no_digit_beside_a_card_number_hides_it(blank: str, around: str, shown: str) -> None:
+    """What stands beside it is most often its date and its check value."""
+    card = blank.join(CARD.split())
+    assert Redaction().text(around.format(card, card)) == shown
+
+
+@pytest.mark.parametrize("number", [10**18, -4111111111111111, 10**30, 4111111111111111.5, float("nan"), float("inf")])
+def test_other_numbers_stay(number: float) -> None:
+    """Of any size, and those that are none."""
+    assert Redaction().value("n", [number])[0] is number
 
 
 @pytest.mark.parametrize(
@@ -110,6 +199,9 @@ def test_a_card_number_is_known_by_its_check_digit(card: str) -> None:
         "step 'pay' failed: connection refused",
         "http://inventory:8080/reserve answered 503 for a@b.example",
         "order 1234567890123 of 2026-11-25T14:48:39Z took 12.5 s",
+        "took 22.5 13.7 44.1 22.0 3.9 51.2 17.8 20.5 30.9 s",
+        "from ssh://git@host.example/x",
+        "ratio 0.4111 of 1111 and 1111",
         "token expired",
         "the password, the card, and the pin",
         "it may pass",
@@ -141,6 +233,17 @@ def test_a_long_text_is_masked_in_little_time() -> None:
         "{" * 50_000,
         "eyJ" * 20_000,
         '"' * 50_000,
+        "4 " * 30_000,
+        "41" * 30_000,
+        "password=" * 7_000,
+        "password=(" * 6_000,
+        "password>" * 7_000,
+        "password='" * 6_000,
+        "password," * 8_000,
+        "cookie: a\n" * 6_000,
+        "a," * 30_000,
+        "http://a" * 8_000,
+        "\\" * 50_000,
     ):
         Redaction().text(hostile)
         Redaction().text("password=" + hostile)
@@ -170,6 +273,102 @@ def test_no_text_can_begin_a_new_line_or_hide_what_follows(char: str) -> None:
     assert shown.isprintable()
     assert (shown[0], shown[-1]) == ("a", "b")
     assert one_line("größer als 3 €") == "größer als 3 €"
+
+
+def test_a_key_in_data_is_seen_in_whatever_form_it_comes() -> None:
+    """Pairs, as headers and forms have them; bytes; a key that is itself a value; tuples and sets; keys of mappings."""
+    redaction = Redaction()
+    given: list[Any] = [
+        [("x-api-key", SECRET), ("n", 1)],
+        [(b"x-api-key", SECRET.encode())],
+        [["password", SECRET]],
+        {b"password": SECRET},
+        {("user", "password"): SECRET},
+        {"name": "password", "value": SECRET},
+        {"value": SECRET, "Header": b"cookie"},
+        ({"password": SECRET},),
+        {f"password={SECRET}"},
+        frozenset({f"password={SECRET}"}),
+        {f"token={SECRET}": 1},
+        {"deep": {f"token={SECRET}": {"inner": 1}}},
+        {(f"token={SECRET}", 1): 1},
+    ]
+    for value in given:
+        shown = redaction.value("headers", value)
+        assert SECRET not in repr(shown), shown
+        assert "***" in repr(shown)
+    assert redaction.value("x", {"name": "size", "value": 3}) == {"name": "size", "value": 3}
+    assert redaction.value("x", (1, ("a", "b"))) == (1, ("a", "b"))
+    assert redaction.value("x", {"a"}) == ["a"]
+
+
+class Broken(dict[str, str]):
+    """Raises when it is looked at."""
+
+    def items(self) -> Any:
+        """Fail."""
+        message = "changed size"
+        raise RuntimeError(message)
+
+
+class Mute:
+    """Cannot say what it is."""
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_the_processor_raises_nothing_where_user_code_logs() -> None:
+    """Whatever is logged: keys that no JSON has, what cannot be read, and numbers of any length."""
+    redaction = Redaction()
+    event = {"event": "x", "a": {("a", "b"): 1}, "b": Broken(), "c": Mute(), "d": 10**5_000, "e": {frozenset({1}): 2}}
+    shown = redaction(None, "info", event)
+    assert shown["event"] == "x"
+    assert shown["a"] == {"('a', 'b')": 1}
+    assert shown["b"] == "***"
+    assert "Mute" in shown["c"]
+    assert shown["d"] is event["d"]
+
+
+@pytest.mark.parametrize(
+    "renderer",
+    [
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        structlog.processors.JSONRenderer(),
+        structlog.processors.KeyValueRenderer(),
+    ],
+)
+@pytest.mark.parametrize("first", [(), (structlog.dev.set_exc_info,), (structlog.processors.format_exc_info,)])
+def test_no_renderer_shows_the_exception_as_it_is(renderer: Any, first: Any) -> None:
+    """The processor makes masked text of it, in whichever form it was given, and of the stack."""
+    text = io.StringIO()
+    log = structlog.wrap_logger(structlog.WriteLogger(text), processors=[*first, Redaction(), renderer])
+    error = ValueError(f"password={SECRET}")
+    log.error("failed", exc_info=error)
+    log.error("failed", exc_info=(type(error), error, error.__traceback__))
+    try:
+        raise error
+    except ValueError:
+        assert SECRET not in Redaction()(None, "exception", {"event": "failed"})["exception"]
+        log.exception("failed")
+        log.warning("failed", exc_info=True, stack_info=True)
+    shown = text.getvalue()
+    assert SECRET not in shown
+    assert shown.count("ValueError: password=***") == 4
+    assert shown.count("in test_no_renderer_shows_the_exception_as_it_is") >= 3
+    assert "Stack (most recent call last)" in shown
+    assert "structlog/" not in shown
+
+
+def test_what_says_that_there_is_no_exception_shows_none() -> None:
+    """And the order of a record's keys stays, and identifiers do."""
+    redaction = Redaction()
+    record = {"step": "a", "n": 1, "event": "x", "saga_id": "o-1", "exc_info": None, "stack_info": False}
+    assert list(redaction(None, "info", record)) == ["step", "n", "event", "saga_id"]
+    assert redaction(None, "info", {"saga_id": "4111111111111111"}) == {"saga_id": "4111111111111111"}
+    assert "exception" not in redaction(None, "error", {"event": "x", "exc_info": True})
+    assert "exception" not in redaction(None, "error", {"event": "x", "exc_info": (None, None, None)})
+    assert redaction(None, "error", {"event": "x", "stack_info": f"token={SECRET}"})["stack"] == "token=***"
 
 
 def test_the_name_of_an_exception_is_no_key() -> None:
