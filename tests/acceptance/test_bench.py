@@ -48,8 +48,8 @@ def test_every_target_is_held_against_a_figure(printed: list[dict[str, Any]]) ->
         "memory W1 at 64",
         "memory S3 at 1",
         "observers, metrics",
-        "observers, logger",
-        "observers, tracer",
+        "observers, logger, its own lines",
+        "observers, tracer, for each of its spans",
         "import saga",
         "each of 500 sagas sleeping in a retry",
     }
