@@ -74,7 +74,7 @@ class SagaMetrics(Observer):
             clock: Time; the system's by default.
 
         Raises:
-            SagaValidationError: If steps_max is no integer of at least 1, or series_max none of at least 86.
+            SagaValidationError: If steps_max is no integer of at least 1, or series_max is less than four names take.
         """
         for name, value, least in (("steps_max", steps_max, 1), ("series_max", series_max, SERIES_MIN)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

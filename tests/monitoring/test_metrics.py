@@ -466,6 +466,7 @@ def test_durations_are_summed_and_their_percentiles_told_apart() -> None:
         assert durations.p99 == pytest.approx(99, rel=0.14)
         assert durations.p50 < durations.p95
     assert value(registry, "saga_duration_seconds_sum", saga="Order", outcome="completed") == 5_050
+    assert value(registry, "saga_duration_seconds_count", saga="Order", outcome="completed") == 100
     assert value(registry, "saga_step_duration_seconds_sum", saga="Order", step="a", phase="action") == 5_050
 
 
