@@ -80,7 +80,7 @@ async def _job(domain: Domain, case: Case, chance: random.Random) -> Job:
     calls += [(step.name, Phase.COMPENSATION) for step in steps if step.compensation is not None]
     broken = chance.sample(calls, chance.choice((0, 1, 1, 2, 3)))
     faults = tuple(
-        StepFault(step=step, fault=chance.choice(FAULTS), times=chance.choice((1, 1, 1, 2, 4)), phase=phase)
+        StepFault(step=step, fault=chance.choice(FAULTS), times=chance.choice((1, 1, 2, 4, 4)), phase=phase)
         for step, phase in broken
     )
     return Job(case=msgspec.Raw(msgspec.json.encode(case)), faults=faults)
