@@ -15,6 +15,7 @@ from saga import (
     SagaError,
     SagaPayloadTooLargeError,
     SagaSerializationError,
+    SagaStateLostError,
     SagaStepError,
     SagaStorageError,
     SagaStorageUnavailableError,
@@ -84,3 +85,12 @@ def test_an_unknown_outcome_needs_no_text() -> None:
     assert "not known" in str(OutcomeUnknownError())
     assert str(OutcomeUnknownError("the line broke", step="pay")) == "the line broke"
     assert OutcomeUnknownError("the line broke", step="pay").step == "pay"
+
+
+@pytest.mark.parametrize(("stored", "there"), [(None, "nothing of it"), (3, "version 3")])
+def test_a_lost_state_tells_both_versions(stored: int | None, there: str) -> None:
+    """What was acknowledged, what is there now, and what to do."""
+    error = SagaStateLostError("o-1", acknowledged=5, stored=stored)
+    assert (error.saga_id, error.acknowledged, error.stored) == ("o-1", 5, stored)
+    assert f"acknowledged version 5 of saga o-1 and now holds {there}" in str(error)
+    assert "retry" in str(error)

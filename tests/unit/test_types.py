@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from saga import Limits, SagaError, SagaResult, SagaStatus, SagaStepError, SagaValidationError
-from saga.types import AT_REST, ENDED, Outcome, Phase, StepStatus, Word
+from saga.types import AT_REST, ENDED, ErrorRecord, Outcome, Phase, StepStatus, Word
 
 
 def result(*, success: bool, error: SagaError | None) -> SagaResult:
@@ -42,6 +42,16 @@ def test_a_failure_raises_its_error_or_at_least_its_status() -> None:
     assert raised.value is error
     with pytest.raises(SagaError, match="saga Order o-1 is rolled_back"):
         result(success=False, error=None).raise_for_status()
+
+
+def test_what_a_result_shows_of_itself_has_no_values_and_no_secrets() -> None:
+    """It may stand in any log: a result tells how far it came, an error's text is masked."""
+    shown = repr(result(success=True, error=None))
+    assert shown == "SagaResult('Order', 'o-1', completed, completed=0)"
+    assert (
+        repr(ErrorRecord("ValueError", "password=sesame")) == "ErrorRecord(type='ValueError', message='password=***')"
+    )
+    assert ErrorRecord("ValueError", "password=sesame").message == "password=sesame"
 
 
 def test_rest_is_more_than_the_end() -> None:
