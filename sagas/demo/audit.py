@@ -35,7 +35,7 @@ class Books:
         problems: What the services' own audits complain of.
         repeats: How many calls each service got again under a key that it had answered.
         refused: How many calls each service got after they had been undone.
-        mailed: The recipients of the mails that the mail server received.
+        mailed: The recipients of the mails that the mail server received, each mail counted once.
     """
 
     ledgers: Mapping[str, Sequence[Row]]

@@ -119,6 +119,8 @@ class Stage:
             return rows
 
         audits = {name: await get(name, "/audit") for name in self.clients}
+        # A mail in doubt is handed over again under the same Message-ID: it is one mail (RFC 5322, 3.6.4).
+        mails = {str(mail["Message-ID"]): str(mail["To"]) for mail in self.mailbox.mails}
         pooled = {flow.service for flow in self.domain.flows if flow.pooled}
         return Books(
             ledgers={name: await ledger(name) for name in self.clients},
@@ -126,7 +128,7 @@ class Stage:
             problems=[f"{name}: {problem}" for name, found in audits.items() for problem in found["problems"]],
             repeats={name: found["repeats"] for name, found in audits.items()},
             refused={name: found["refused"] for name, found in audits.items()},
-            mailed=[str(mail["To"]) for mail in self.mailbox.mails],
+            mailed=list(mails.values()),
         )
 
 
