@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from saga.building import Buildable, Life, birth_of, definition_of, life_of
+from saga.building import Buildable, belong_to, birth_of, definition_of, life_of
 from saga.checks import check_seconds
 from saga.clock import SystemClock
 from saga.environment import Environment
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from saga.definition import SagaDefinition
+    from saga.events import Created
 
 
 _UNDONE = (StepStatus.NOT_STARTED, StepStatus.COMPENSATED, StepStatus.SKIPPED)
@@ -40,14 +41,16 @@ async def execute_alone(
     Raises:
         SagaExecutionError: If the saga belongs to an orchestrator, or would wait for itself.
     """
-    life = life_of(saga)
-    if life.owner not in (None, life):
-        message = f"saga {life.saga_name!r} {life.saga_id} belongs to an orchestrator: await its handle instead"
-        raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
     check_seconds("deadline", deadline)
+    life = life_of(saga)
     definition = await definition_of(saga)
+    clock = SystemClock()
+    saga_id = belong_to(life, life, clock.token())
     if life.run is None:
-        life.run = await _begin(life, definition, deadline, resources, observers)
+        env = Environment(InMemorySagaStorage(), clock, Observers(observers), resources, Limits(), ttl=None)
+        life.run = _run_of(env, saga_id, definition, birth_of(life, definition, deadline))
+        await env.storage.open()
+        life.run.begin()
     run: SagaRun = life.run
     if CURRENT_SAGA.get() == run.saga_id:
         message = f"a step of saga {life.saga_name!r} {run.saga_id} waits for its own saga, which would never end"
@@ -60,22 +63,9 @@ async def execute_alone(
     return result_of(run.saga_id, definition, run.state, run.live_errors)
 
 
-async def _begin(
-    life: Life,
-    definition: SagaDefinition,
-    deadline: float | None,
-    resources: Mapping[str, object],
-    observers: Sequence[Observer],
-) -> SagaRun:
-    clock = SystemClock()
-    env = Environment(InMemorySagaStorage(), clock, Observers(observers), resources, Limits(), ttl=None)
-    await env.storage.open()
-    life.owner, life.saga_id = life, clock.token()
-    created = birth_of(life, definition, deadline)
-    claim = Claim(env.owner, clock.token(), env.ttl)
-    run = SagaRun(env, life.saga_id, definition, claim, first_facts=(created,), on_left=lambda _run: env.timers.close())
-    run.begin()
-    return run
+def _run_of(env: Environment, saga_id: str, definition: SagaDefinition, created: Created) -> SagaRun:
+    claim = Claim(env.owner, env.clock.token(), env.ttl)
+    return SagaRun(env, saga_id, definition, claim, first_facts=(created,), on_left=lambda _run: env.timers.close())
 
 
 async def _host_cancelled(run: SagaRun, cancelled: asyncio.CancelledError) -> None:

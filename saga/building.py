@@ -153,6 +153,20 @@ class Adding:
         yield
 
 
+def belong_to(life: Life, owner: object, saga_id: str) -> str:
+    """Let an instance that nobody runs belong to an owner under this id; return the id that it has.
+
+    Raises:
+        SagaExecutionError: If somebody else runs it.
+    """
+    if life.owner is None:
+        life.owner, life.saga_id = owner, saga_id
+    elif life.owner is not owner:
+        message = f"this {life.saga_name} runs elsewhere as {life.saga_id}: one instance is one run, so make another"
+        raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
+    return life.saga_id or saga_id
+
+
 async def definition_of(saga: Buildable) -> SagaDefinition:
     """Return the saga's definition, building it on the first call.
 

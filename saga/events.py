@@ -176,6 +176,3 @@ Event = (
     | AttentionSet
     | AttentionCleared
 )
-
-REQUESTS = (CancelRequested,)
-"""Facts that somebody who owns no claim may append at any version."""

@@ -84,6 +84,7 @@ class SagaRun:
         self.definition = definition
         self.claim = claim
         self.left: LeaveReason | None = None
+        self.discarded = False
         self.created: Latch[None] = Latch()
         self.finished: Latch[LeaveReason] = Latch()
         self.env = env
@@ -172,6 +173,7 @@ class SagaRun:
 
     def discard(self, error: SagaError) -> None:
         """End a run that never began."""
+        self.discarded = True
         self._has_slot = False
         self._fail(error)
 

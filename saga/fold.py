@@ -145,18 +145,16 @@ def _succeeded(state: SagaState, event: e.AttemptSucceeded, _at: float) -> SagaS
         data=event.data,
     )
     steps = {**state.steps, event.step: step}
-    cancel, attention = state.cancel, state.attention
+    cancel = state.cancel
     if cancel is not None and event.step == state.graph.pivot:
         cancel = Cancel(cancel.reason, refused=True)
-    if attention is not None and attention.code is AttentionCode.RETRYING_LONG:
-        attention = None
     return replace(
         state,
         steps=steps,
         open=state.open - {(event.step, _ACTION)} if overtaken is None else state.open,
         ready=ready_after(state, event.step, steps) if state.status is SagaStatus.EXECUTING else state.ready,
         cancel=cancel,
-        attention=attention,
+        attention=_without_long_retry(state.attention),
         recoveries=0,
     )
 
@@ -249,7 +247,8 @@ def _skipped(state: SagaState, event: e.CompensationSkipped, at: float) -> SagaS
 
 
 def _turned_back(state: SagaState, event: e.TurnedBack, _at: float) -> SagaState:
-    return replace(state, status=next_status(state.status, "turn_back"), cause=event.cause)
+    status = next_status(state.status, "turn_back")
+    return replace(state, status=status, cause=event.cause, attention=_without_long_retry(state.attention))
 
 
 def _completed(state: SagaState, _event: e.Completed, at: float) -> SagaState:
@@ -319,6 +318,11 @@ def _set_attention(state: SagaState, attention: Attention) -> SagaState:
         return state
     rested_at = attention.since if attention.blocking else state.rested_at
     return replace(state, attention=attention, rested_at=rested_at)
+
+
+def _without_long_retry(attention: Attention | None) -> Attention | None:
+    """Return the attention, unless it speaks of a step that must succeed and now has, or need not any more."""
+    return None if attention is not None and attention.code is AttentionCode.RETRYING_LONG else attention
 
 
 def _with_step(state: SagaState, event: Any, step: StepState) -> SagaState:

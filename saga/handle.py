@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from saga.checks import check_seconds
 from saga.exceptions import SagaExecutionError
 from saga.executor import CURRENT_SAGA
 from saga.results import result_of
-from saga.types import LeaveReason
+from saga.types import ENDED, LeaveReason
 from saga.visits import load_state
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
     from saga.clock import Clock
     from saga.definition import SagaDefinition
     from saga.executor import SagaRun
@@ -24,18 +26,14 @@ LONGEST_POLL = 1.0
 """Seconds between two looks at a saga that another process runs."""
 
 
-class Host(Protocol):
-    """What a handle needs of its orchestrator."""
+class Host(NamedTuple):
+    """What a handle needs of its orchestrator: the runs are those of this process, by saga id."""
 
     storage: SagaStorage
     clock: Clock
     closing: Latch[None]
-
-    def run_of(self, saga_id: str) -> SagaRun | None:
-        """Return the saga's run in this process, if it has one."""
-
-    async def cancel(self, saga_id: str, reason: str) -> None:
-        """Ask to cancel a saga."""
+    runs: Mapping[str, SagaRun]
+    cancel: Callable[[str, str], Awaitable[None]]
 
 
 class SagaHandle:
@@ -72,13 +70,15 @@ class SagaHandle:
         until = None if timeout is None else clock.monotonic() + timeout
         poll = FIRST_POLL
         while True:
-            run = self._run if self._run is not None else self._host.run_of(self.saga_id)
-            self._run = None
+            run = self._host.runs.get(self.saga_id) or self._run
             if run is not None:
+                self._run = run
                 left = None if until is None else until - clock.monotonic()
                 if not await run.finished.wait_up_to(left, clock):
                     raise self._late(timeout)
-                if await run.finished.wait() is LeaveReason.REST:
+                self._run = None
+                if await run.finished.wait() is LeaveReason.REST and await self._still_rests(run):
+                    self._run = run
                     return result_of(self.saga_id, run.definition, run.state, run.live_errors)
             if self._host.closing.done:
                 raise self._handed_over()
@@ -103,6 +103,13 @@ class SagaHandle:
         """
         stored, _ = await load_state(self._host.storage, self.saga_id)
         return stored.record.status
+
+    async def _still_rests(self, run: SagaRun) -> bool:
+        """Whether the saga is where this process left it: what has not ended may have been retried since."""
+        if run.state.status in ENDED or self._host.closing.done:
+            return True
+        _, state = await load_state(self._host.storage, self.saga_id)
+        return state.version == run.state.version
 
     def _late(self, timeout: float | None) -> TimeoutError:
         return TimeoutError(f"saga {self.saga_id} does not rest after {timeout:g} s; it goes on")

@@ -3,50 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from msgspec.structs import replace
-
-from saga.building import birth_of, definition_of, life_of
+from saga.building import belong_to, birth_of, definition_of, life_of
 from saga.checks import check_saga_id, check_seconds, is_number, refuse
 from saga.clock import Clock, SystemClock
 from saga.environment import Environment
-from saga.exceptions import (
-    SagaAlreadyExistsError,
-    SagaExecutionError,
-    SagaNotFoundError,
-)
-from saga.executor import CURRENT_SAGA, SagaRun
-from saga.handle import SagaHandle
+from saga.exceptions import SagaAlreadyExistsError, SagaExecutionError
+from saga.handle import Host, SagaHandle
 from saga.observers import Observer, Observers
 from saga.ownership import Ownership
 from saga.registry import Registry
 from saga.requests import request_cancel, request_retry
-from saga.storage.base import Claim, NewSaga, Row
+from saga.starting import Starter
+from saga.storage.base import SagaStorage
 from saga.storage.memory import InMemorySagaStorage
 from saga.types import (
-    LeaveReason,
     Limits,
     Page,
     SagaFilter,
-    SagaInfo,
     SagaRecord,
     SagaResult,
     SagaStatistics,
-    SagaStatus,
     UnknownReason,
 )
-from saga.visits import check_same, load_state, with_no_code
+from saga.visits import load_state, with_no_code
 from saga.waiting import Latch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from types import TracebackType
 
     from saga.core import Saga
-    from saga.definition import SagaDefinition
-    from saga.events import Created
-    from saga.storage.base import SagaStorage
+    from saga.executor import SagaRun
 
 EVERYTHING = SagaFilter()
 
@@ -75,7 +65,7 @@ class SagaOrchestrator:
 
         Args:
             storage: An open storage; None for private memory that no crash survives.
-            sagas: The classes whose sagas it may carry on; those it is given to execute are added by themselves.
+            sagas: The classes whose sagas it may carry on; the class of a saga that it is given to start is added.
             observers: Who is told of facts.
             resources: Live objects for ``ctx.resource(name)``; never stored.
             limits: The engine's bounds.
@@ -86,22 +76,24 @@ class SagaOrchestrator:
 
         Raises:
             SagaDefinitionError: If a class is no saga, or two share name and version.
-            SagaValidationError: If a number is out of range.
+            SagaValidationError: If a value is not what it must be.
         """
+        _check_parts(storage, limits, resources)
         _check_intervals(lease_ttl, sweep_interval, drain_timeout)
         self.clock: Clock = SystemClock() if clock is None else clock
         self.storage: SagaStorage = InMemorySagaStorage(clock=self.clock) if storage is None else storage
-        self.closing: Latch[None] = Latch()
         self._private = storage is None
         self._registry = Registry(sagas)
-        self._lock = asyncio.Lock()
         self._drain_timeout = drain_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         limits = Limits() if limits is None else limits
         observing = Observers(observers)
         self._env = Environment(self.storage, self.clock, observing, resources or {}, limits, ttl=lease_ttl)
         self._owned = Ownership(self._env, self._registry, float(sweep_interval))
-        self._loops: list[asyncio.Task[None]] = []
+        self._closing: Latch[None] = Latch()
+        self._starter = Starter(self._env, self._owned, self._closing)
+        self._host = Host(self.storage, self.clock, self._closing, self._owned.runs, self.cancel)
+        self._background: list[asyncio.Task[None]] = []
 
     # life
 
@@ -117,7 +109,7 @@ class SagaOrchestrator:
         self._loop = asyncio.get_running_loop()
         if self._private:
             await self.storage.open()
-        self._loops = self._owned.begin()
+        self._background = self._owned.begin()
         self.storage.listen(self._owned.wake)
         self._owned.sweep_soon()
         return self
@@ -126,13 +118,13 @@ class SagaOrchestrator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let running attempts end, for at most ``drain_timeout`` seconds, and hand over what is not at rest."""
-        self.closing.set(None)
+        self._closing.set(None)
         try:
             await self._owned.close()
             await self._drain()
         finally:
-            for loop in self._loops:
-                loop.cancel()
+            for task in self._background:
+                task.cancel()
             await self._env.close()
             if self._private:
                 await self.storage.close()
@@ -197,103 +189,29 @@ class SagaOrchestrator:
             SagaValidationError: If the storage cannot write on this connection.
         """
         self._check_usable()
-        life = life_of(saga)
-        if life.owner not in (None, self):
-            message = f"this {life.saga_name} runs elsewhere as {life.saga_id}: one instance is one run"
-            raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
-        if saga_id is not None and life.saga_id not in (None, check_saga_id(saga_id)):
-            message = (
-                f"this {life.saga_name} runs as {life.saga_id} and cannot run as {saga_id}: one instance is one run"
-            )
-            raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
+        if saga_id is not None:
+            check_saga_id(saga_id)
         check_seconds("deadline", deadline)
+        life = life_of(saga)
         definition = await definition_of(saga)
         self._registry.add(type(saga))
-        life.owner = self
-        life.saga_id = life.saga_id or saga_id or self.clock.token()
+        is_first = life.owner is None
+        known = belong_to(life, self, saga_id or self.clock.token())
+        if saga_id not in (None, known):
+            message = f"this {life.saga_name} runs as {known} and cannot run as {saga_id}: one instance is one run"
+            raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=known)
         created = birth_of(life, definition, deadline)
-        if connection is not None:
-            return await self._start_on(connection, life.saga_id, definition, created)
-        run, is_new = await self._run_for(life.saga_id, definition, created)
-        if is_new:
-            await self._begin(run)
         try:
-            await run.created.wait()
-        except SagaAlreadyExistsError:
-            # Somebody else has it, maybe in another process: the same saga is waited for, never taken over alive.
-            await self._check_stored(life.saga_id, created)
-            return SagaHandle(self, life.saga_id, definition, self.run_of(life.saga_id))
-        if not is_new:
-            check_same(life.saga_id, created, run.state)
-        return SagaHandle(self, life.saga_id, definition, run)
-
-    async def _start_on(
-        self, connection: Any, saga_id: str, definition: SagaDefinition, created: Created
-    ) -> SagaHandle:
-        """Store a saga that nobody drives yet in the caller's transaction."""
-        info = SagaInfo(saga_id, definition.name, definition.version)
-        # Of one that this process drives observers know already; asked again, they would begin it a second time.
-        driven = self.run_of(saga_id) is not None
-        if not driven:
-            created = replace(created, headers=self._env.observers.headers(info))
-        row = Row(status=SagaStatus.PENDING)
-        new = NewSaga(saga_id=saga_id, saga_name=definition.name, saga_version=definition.version, row=row)
-        reason = LeaveReason.LOST
-        try:
-            write_id = self.clock.token()
-            await self.storage.create(new, (created,), claim=None, write_id=write_id, connection=connection)
-            reason = LeaveReason.RELEASED
-        except SagaAlreadyExistsError:
-            await self._check_stored(saga_id, created)
-        finally:
-            if not driven:
-                self._env.observers.on_leave(info, reason)
-        return SagaHandle(self, saga_id, definition, self.run_of(saga_id))
-
-    async def _check_stored(self, saga_id: str, created: Created) -> None:
-        """Check that the saga of this id that somebody else has created is the same."""
-        try:
-            _, state = await load_state(self.storage, saga_id)
-        except SagaNotFoundError as error:
-            message = f"saga {saga_id} was started before in a transaction that is not committed yet"
-            raise SagaAlreadyExistsError(message, saga_id=saga_id) from error
-        check_same(saga_id, created, state)
-
-    async def _begin(self, run: SagaRun) -> None:
-        """Begin a run once there is a slot for it; a caller that gives up before leaves nothing behind."""
-        begun = False
-        try:
-            await self._env.slots.take(at_once=CURRENT_SAGA.get() is not None)
-            if self.closing.done:
-                self._env.slots.give_back()
+            if connection is None:
+                run = await self._starter.start(known, definition, created)
             else:
-                run.begin()
-                begun = True
-        finally:
-            if not begun:
-                message = f"saga {run.saga_id} was not started: its caller gave up, or the orchestrator stopped"
-                run.discard(SagaExecutionError(message, saga_id=run.saga_id))
-
-    async def _run_for(self, saga_id: str, definition: SagaDefinition, created: Created) -> tuple[SagaRun, bool]:
-        async with self._lock:
-            run = self._owned.runs.get(saga_id)
-            if run is not None:
-                return run, False
-            run = SagaRun(
-                self._env,
-                saga_id,
-                definition,
-                Claim(self._env.owner, self.clock.token(), self._env.ttl),
-                first_facts=(created,),
-                on_left=self._owned.forget,
-                nested=CURRENT_SAGA.get() is not None,
-            )
-            self._owned.runs[saga_id] = run
-            return run, True
-
-    def run_of(self, saga_id: str) -> SagaRun | None:
-        """Return the saga's run in this process, if it has one; for handles."""
-        return self._owned.runs.get(saga_id)
+                run = await self._starter.start_on(connection, known, definition, created)
+        except SagaAlreadyExistsError:
+            if is_first:
+                # Another saga has the id: this instance has not run, and may yet, under a different one.
+                life.owner = life.saga_id = None
+            raise
+        return SagaHandle(self._host, known, definition, run)
 
     # requests
 
@@ -319,7 +237,7 @@ class SagaOrchestrator:
     async def retry(self, saga_id: str, reason: str) -> None:
         """Try again what rests: the undos that failed, or the step that parked, each with a fresh budget.
 
-        A saga that is not FAILED and not blocked stays as it is.
+        A saga that has ended loses its attention, since somebody has looked; any other stays as it is.
 
         Args:
             saga_id: The saga's id.
@@ -384,9 +302,18 @@ class SagaOrchestrator:
                 "a SagaOrchestrator is used from the event loop that entered it; make one for each loop and thread"
             )
             raise SagaExecutionError(message)
-        if self.closing.done:
+        if self._closing.done:
             message = "this SagaOrchestrator has left its 'async with' and starts nothing more"
             raise SagaExecutionError(message)
+
+
+def _check_parts(storage: object, limits: object, resources: object) -> None:
+    if not (storage is None or isinstance(storage, SagaStorage)):
+        refuse("storage", storage, "a SagaStorage, such as open_storage(url) makes, or None")
+    if not (limits is None or isinstance(limits, Limits)):
+        refuse("limits", limits, "a Limits, or None for the defaults")
+    if not (resources is None or isinstance(resources, Mapping)):
+        refuse("resources", resources, "a mapping of names to objects, or None")
 
 
 def _check_intervals(lease_ttl: float, sweep_interval: float, drain_timeout: float) -> None:

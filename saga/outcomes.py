@@ -11,6 +11,7 @@ from saga.events import AttemptFailed, AttemptNotRun, AttemptSucceeded, AttemptU
 from saga.exceptions import OutcomeUnknownError, SagaSerializationError
 from saga.state import UNTOUCHED
 from saga.types import ErrorRecord, Outcome, Phase, SagaStatus, StepStatus, UnknownReason
+from saga.user_code import read
 
 if TYPE_CHECKING:
     from saga.definition import RetryPolicy, SagaDefinition, SagaStep
@@ -43,7 +44,6 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
         error: What it raised, where it raised.
         reason: Why its outcome is not known, where the engine or a value that cannot be stored is the cause.
         not_run: Whether the first line never ran.
-        abandoned: Whether its coroutine still runs, left to itself.
     """
 
     step: str
@@ -54,17 +54,22 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     error: BaseException | None = None
     reason: UnknownReason | None = None
     not_run: bool = False
-    abandoned: bool = False
 
 
 def record_of(error: BaseException | None, fallback: str = "") -> ErrorRecord:
     """Return an exception as it is stored: its type's name and its text, bounded and safe to encode."""
     if error is None:
         return ErrorRecord("", fallback)
-    # traceback reads the text of an exception whose own __str__ raises, and its notes; str() would raise here.
-    _, _, text = "".join(traceback.format_exception_only(error)).strip().partition(": ")
-    text = text[:ERROR_TEXT_MAX].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    text = _text_of(error)[:ERROR_TEXT_MAX].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
     return ErrorRecord(type(error).__name__, text)
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the text of an exception, whatever it is made of: an end that cannot be told must not stop its saga."""
+    # traceback reads notes, too, and the text of an exception whose own __str__ raises. What else is odd may raise here.
+    lines = read(traceback.format_exception_only, error, otherwise=[": its text could not be read"])
+    _, _, text = "".join(lines).strip().partition(": ")
+    return text
 
 
 def fact_of(definition: SagaDefinition, state: SagaState, ended: Ended, *, now: float, draw: float) -> Event:
@@ -79,7 +84,7 @@ def fact_of(definition: SagaDefinition, state: SagaState, ended: Ended, *, now: 
     """
     before = state.steps.get(ended.step, UNTOUCHED)
     if _is_late(before, ended):
-        return _late(ended)
+        return late_outcome(ended)
     if ended.not_run:
         return AttemptNotRun(ended.step, ended.phase, ended.attempt)
     if ended.error is None and ended.reason is None:
@@ -104,13 +109,15 @@ def _is_late(step: StepState, ended: Ended) -> bool:
     return failed or step.status not in (StepStatus.RUNNING, StepStatus.UNKNOWN)
 
 
-def _late(ended: Ended) -> LateOutcome:
+def late_outcome(ended: Ended) -> LateOutcome:
+    """Return the fact that the end of an attempt becomes when it can change nothing any more."""
     raised = _raised(ended)
     error = None if raised is None else record_of(raised)
     if ended.error is None and ended.reason is None and not ended.not_run:
         outcome = Outcome.SUCCEEDED
     else:
-        outcome = Outcome.UNKNOWN if ended.reason is not None else Outcome.FAILED
+        doubt = ended.reason is not None or isinstance(ended.error, _UNKNOWN_ERRORS)
+        outcome = Outcome.UNKNOWN if doubt else Outcome.FAILED
     return LateOutcome(ended.step, ended.phase, ended.attempt, outcome, error)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from saga.checks import check_saga_id, refuse
 from saga.events import AttentionCleared, CancelRequested, Event, RetryRequested
 from saga.exceptions import SagaNotCancellableError
-from saga.types import SagaStatus
+from saga.types import ENDED, SagaStatus
 from saga.visits import info_of, load_state, visit
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ async def request_cancel(env: Environment, saga_id: str, reason: str) -> None:
     """
     request = CancelRequested(_checked(saga_id, reason))
     _, state = await load_state(env.storage, saga_id)
-    if state.blocked:
+    if state.status in ENDED:
+        # Nothing leads out of these, so nothing is lost between the look and the answer.
+        pass
+    elif state.blocked:
         # Blocked sagas are not due for anybody, so the row must change together with the request.
         state = await visit(env, saga_id, lambda _state: (request,))
     else:
@@ -46,7 +49,7 @@ async def request_cancel(env: Environment, saga_id: str, reason: str) -> None:
 
 
 async def request_retry(env: Environment, saga_id: str, reason: str) -> None:
-    """Append a request to try again, if there is something at rest to try again.
+    """Append a request to try again, if there is something at rest to try again, or attention left to take away.
 
     Raises:
         SagaNotFoundError: If there is no such saga.
@@ -54,7 +57,9 @@ async def request_retry(env: Environment, saga_id: str, reason: str) -> None:
     request = RetryRequested(_checked(saga_id, reason))
 
     def facts_for(state: SagaState) -> tuple[Event, ...] | None:
-        return (request,) if state.status is SagaStatus.FAILED or state.blocked else None
+        if state.status is SagaStatus.FAILED or state.blocked:
+            return (request,)
+        return (request, AttentionCleared()) if state.status in ENDED and state.attention is not None else None
 
     await visit(env, saga_id, facts_for)
 

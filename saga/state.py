@@ -9,7 +9,6 @@ import msgspec
 
 from saga.graph import Graph
 from saga.types import (
-    AT_REST,
     Attention,
     ErrorRecord,
     Outcome,
@@ -19,6 +18,7 @@ from saga.types import (
     StepStatus,
     TurnCause,
     UnknownReason,
+    rests,
 )
 
 
@@ -157,7 +157,7 @@ class SagaState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def at_rest(self) -> bool:
         """Whether nothing runs until somebody asks for it."""
-        return self.status in AT_REST or (self.attention is not None and self.attention.blocking)
+        return rests(self.status, self.attention)
 
     @property
     def blocked(self) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from saga.exceptions import SagaError, SagaValidationError
+from saga.checks import is_int, is_number, refuse
+from saga.exceptions import SagaError
 from saga.redaction import Redaction
 
 T = TypeVar("T")
@@ -132,6 +134,11 @@ class Attention(msgspec.Struct, frozen=True):
     message: str
     since: float
     blocking: bool
+
+
+def rests(status: SagaStatus, attention: Attention | None) -> bool:
+    """Whether nothing of a saga runs until somebody asks for it: it has ended, is FAILED, or waits for a person."""
+    return status in AT_REST or (attention is not None and attention.blocking)
 
 
 class ErrorRecord(msgspec.Struct, frozen=True):
@@ -272,6 +279,11 @@ class SagaRecord(msgspec.Struct, frozen=True, kw_only=True):
     fence: int
     recoveries: int
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing runs until somebody asks for it."""
+        return rests(self.status, self.attention)
+
 
 class SagaStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of stored sagas.
@@ -296,13 +308,28 @@ class SagaFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Only sagas of this name.
-        statuses: Only sagas in one of these statuses.
+        statuses: Only sagas in one of these statuses: a set of them.
         attention: Only sagas that need attention (True) or don't (False).
     """
 
     name: str | None = None
-    statuses: frozenset[SagaStatus] | None = None
+    statuses: AbstractSet[SagaStatus] | None = None
     attention: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would silently select nothing.
+
+        Raises:
+            SagaValidationError: Naming the value.
+        """
+        if not (self.name is None or isinstance(self.name, str)):
+            refuse("name", self.name, "a saga's name, or None for all")
+        if not (self.attention is None or isinstance(self.attention, bool)):
+            refuse("attention", self.attention, "True, False, or None for all")
+        statuses: object = self.statuses
+        good = isinstance(statuses, AbstractSet) and all(isinstance(status, SagaStatus) for status in statuses)
+        if statuses is not None and not good:
+            refuse("statuses", statuses, "a set of SagaStatus, or None for all")
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
@@ -326,7 +353,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         max_in_flight: Sagas that one orchestrator runs at once, sleeping ones not counted.
-        payload_bytes: Size of one stored value (arguments, a result), in bytes of JSON.
+        payload_bytes: Size of one stored result or context value, in bytes of JSON; arguments may have 1 MiB.
         abandon_after: Seconds that an interrupted attempt may take to end before it is left to itself.
         hold_claim: A saga that sleeps for less than this many seconds stays claimed here.
         host_cancel_grace: Seconds that ``Saga.execute()`` undoes for when its caller is cancelled.
@@ -343,9 +370,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse bounds that cannot work."""
         for name in self.__struct_fields__:
-            value = getattr(self, name)
-            kinds = int if name in ("max_in_flight", "payload_bytes") else (int, float)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
-                what = "an integer" if kinds is int else "a number"
-                message = f"Limits.{name} must be {what} above 0, not {value!r}"
-                raise SagaValidationError(message)
+            value: object = getattr(self, name)
+            whole = name in ("max_in_flight", "payload_bytes")
+            if not (is_number(value) and value > 0 and (is_int(value) or not whole)):
+                refuse(f"Limits.{name}", value, f"{'an integer' if whole else 'a finite number'} above 0")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from saga.exceptions import SagaSerializationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 async def caught(call: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
@@ -26,3 +28,14 @@ async def caught(call: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseEx
         return await work, None
     except (Exception, GeneratorExit) as error:  # noqa: BLE001 - documented place 1: user code raised
         return None, error
+
+
+def read(look: Callable[..., T], *arguments: Any, otherwise: T) -> T:
+    """Look at an object of the user's, such as an error's text; return this otherwise if that raises.
+
+    Attributes, lengths and texts are code, too, and what merely tells of an object must not fail with it.
+    """
+    try:
+        return look(*arguments)
+    except Exception:  # noqa: BLE001 - documented place 1: user code raised
+        return otherwise

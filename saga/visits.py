@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from saga.arguments import differing
 from saga.clock import sleep
-from saga.events import AttentionSet, LateOutcome
+from saga.events import AttentionSet
 from saga.exceptions import (
     SagaAlreadyExistsError,
     SagaCorruptStateError,
@@ -17,9 +17,10 @@ from saga.exceptions import (
     SagaVersionMovedError,
 )
 from saga.fold import fold
+from saga.outcomes import late_outcome
 from saga.recording import folded
 from saga.storage.base import Row
-from saga.types import Attention, AttentionCode, Outcome, SagaInfo
+from saga.types import Attention, AttentionCode, SagaInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,9 +111,7 @@ async def mark_lost(env: Environment, lost: SagaStateLostError, token: str) -> N
 
 async def append_late(env: Environment, saga_id: str, ended: Ended) -> None:
     """Record the end of an attempt that this process had given up (R7), when the storage takes it."""
-    failed = ended.error is not None or ended.reason is not None
-    outcome = Outcome.FAILED if failed else Outcome.SUCCEEDED
-    fact = LateOutcome(ended.step, ended.phase, ended.attempt, outcome)
+    fact = late_outcome(ended)
     while True:
         try:
             await visit(env, saga_id, lambda _state: (fact,))

@@ -42,9 +42,7 @@ class Latch(Generic[T]):
             BaseException: The error that was set.
         """
         if not self.done:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
+            await self._take_turn(asyncio.get_running_loop().create_future())
         if self._error is not None:
             raise self._error
         return cast("T", self._value)
@@ -53,17 +51,23 @@ class Latch(Generic[T]):
         """Wait until something is set, but no longer than this; say whether it is set."""
         if not self.done and seconds is not None:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
             timer = clock.call_later(max(0.0, seconds), lambda: None if turn.done() else turn.set_result(None))
             try:
-                await turn
+                await self._take_turn(turn)
             finally:
                 timer.cancel()
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
         elif not self.done:
             await self.wait()
         return self.done
+
+    async def _take_turn(self, turn: asyncio.Future[None]) -> None:
+        """Wait until the latch opens or somebody ends this turn."""
+        self._waiting.append(turn)
+        try:
+            await turn
+        finally:
+            if not self.done:
+                self._waiting.remove(turn)
 
     def _open(self) -> None:
         self.done = True

@@ -61,7 +61,6 @@ class SagaTracer(Observer):
             provider: The global tracer provider by default, whenever it is set.
             redaction: What is masked in error texts.
         """
-        self._provider = provider
         self._redaction = Redaction.default if redaction is None else redaction
         self._tracers = Tracers(provider)
         self._opening: dict[str, Span] = {}

@@ -69,11 +69,6 @@ def check_prune(older_than: object, statuses: Collection[SagaStatus], limit: obj
         refuse("limit", limit, f"an integer from 1 to {PRUNE_LIMIT_MAX}")
 
 
-def rests(row: Row) -> bool:
-    """Whether a saga with this row waits for a person or for nothing, so that nobody may claim it."""
-    return row.status in AT_REST or (row.attention is not None and row.attention.blocking)
-
-
 def not_found(saga_id: str) -> SagaNotFoundError:
     """Return the error for an id that is not stored."""
     message = f"there is no saga {saga_id}: check the id, or whether the saga was pruned"

@@ -13,8 +13,8 @@ import msgspec
 
 from saga.checks import refuse
 from saga.codec import encode_events
-from saga.storage._checks import rests
 from saga.storage._instants import micros
+from saga.types import rests
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -188,7 +188,7 @@ def prune(older_than: float, statuses: Collection[SagaStatus], limit: int) -> Pr
 
 
 def _row_values(row: Row) -> tuple[str, str | None, bool, int, int | None]:
-    at_rest = rests(row)
+    at_rest = rests(row.status, row.attention)
     attention = None if row.attention is None else _json(row.attention)
     due_in = None if at_rest or row.due_in is None else micros(row.due_in)
     # sqlite3 takes plain text much faster than a subclass of it.

@@ -22,13 +22,12 @@ from saga.storage._checks import (
     check_prune,
     check_query,
     not_found,
-    rests,
 )
 from saga.storage._journal import read_entries, stored_saga
 from saga.storage._session import Session
 from saga.storage.base import Appended, Entry, NewSaga, SagaStorage, StoredSaga
 from saga.storage.cursor import EntryPlace, RowPlace, read_cursor, write_cursor
-from saga.types import Page, SagaFilter, SagaRecord, SagaStatistics, SagaStatus
+from saga.types import Page, SagaFilter, SagaRecord, SagaStatistics, SagaStatus, rests
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -192,7 +191,7 @@ class InMemorySagaStorage(SagaStorage):
         at = self._clock.now()
         if row is not None:
             self._set_row(saga, row, claim, at)
-        elif not rests(saga.row):
+        elif not rests(saga.row.status, saga.row.attention):
             saga.due_at = at
             self._waiting[saga_id] = saga
         return saga.grow(text, at, write_id)
@@ -205,7 +204,7 @@ class InMemorySagaStorage(SagaStorage):
                 saga.let_go()
             else:
                 saga.lease_until = self._clock.boot_time() + claim.ttl
-        if row.due_in is None or rests(row):
+        if row.due_in is None or rests(row.status, row.attention):
             saga.due_at = None
             self._waiting.pop(saga.saga_id, None)
         else:
@@ -329,7 +328,7 @@ class InMemorySagaStorage(SagaStorage):
             counts[name][saga.row.status] += 1
             if saga.needs_attention():
                 in_need[name] += 1
-            if not rests(saga.row):
+            if not rests(saga.row.status, saga.row.attention):
                 oldest[name] = min(saga.created_at, oldest.get(name, saga.created_at))
         return SagaStatistics(
             by_status={name: dict(by_status) for name, by_status in counts.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saga.exceptions import SagaValidationError
+from saga.checks import is_number, refuse
 from saga.strategies.base import FailureStrategy, RunningStep
 
 
@@ -18,10 +18,8 @@ class FailFastWithGraceStrategy(FailureStrategy):
         Raises:
             SagaValidationError: If it is negative, not finite or no number.
         """
-        number = isinstance(grace_period, int | float) and not isinstance(grace_period, bool)
-        if not number or not 0 <= grace_period < float("inf"):
-            message = f"grace_period must be a finite number of seconds, at least 0; got {grace_period!r}"
-            raise SagaValidationError(message)
+        if not (is_number(grace_period) and grace_period >= 0):
+            refuse("grace_period", grace_period, "a finite number of seconds, at least 0")
         self.grace_period = grace_period
 
     def cancel_at(self, step: RunningStep, failed_at: float) -> float | None:  # noqa: ARG002 - the answer is the same for every step

@@ -10,7 +10,7 @@ import pytest
 
 from saga import SagaCorruptStateError
 from saga.codec import decode_events, encode_events
-from saga.events import REQUESTS, AttemptStarted, Began, CancelRequested, Created, Event, Fact
+from saga.events import AttemptStarted, Began, CancelRequested, Created, Event, Fact
 from saga.fold import _APPLY
 from saga.types import Phase
 
@@ -65,8 +65,3 @@ def test_what_is_not_understood_is_never_skipped(text: str) -> None:
         decode_events(text, "o-1")
     assert error.value.saga_id == "o-1"
     assert isinstance(error.value.__cause__, msgspec.MsgspecError)
-
-
-def test_only_a_cancel_may_be_appended_by_somebody_without_claim_at_any_version() -> None:
-    """It is judged where it lands; all else needs to know what it follows."""
-    assert (CancelRequested,) == REQUESTS

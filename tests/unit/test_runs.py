@@ -10,6 +10,8 @@ import pytest
 
 from saga import (
     AttentionCode,
+    InMemorySagaStorage,
+    LeaveReason,
     Limits,
     Observer,
     RetryPolicy,
@@ -21,7 +23,9 @@ from saga import (
     SagaStorageUnavailableError,
     SagaTimeoutError,
 )
+from saga.storage.base import Appended, NewSaga
 from tests.unit.kit import Line, chain, dag, fail, leave, memory, orchestrator, raising, step, succeed, undo
+from tests.virtual import VirtualClock
 
 
 class Slow(Line):
@@ -31,6 +35,20 @@ class Slow(Line):
         """Wait."""
         if call == "append":
             await asyncio.sleep(1)
+
+
+class Tokens(InMemorySagaStorage):
+    """Keeps the tokens that sagas were created with."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        """Know of none."""
+        super().__init__(clock=clock)
+        self.tokens: dict[str, str] = {}
+
+    async def create(self, new: NewSaga, *arguments: Any, **options: Any) -> Appended:
+        """Note the token."""
+        self.tokens[new.saga_id] = options["claim"].token
+        return await super().create(new, *arguments, **options)
 
 
 class Hush(BaseException):
@@ -416,6 +434,14 @@ async def test_a_lone_saga_past_its_pivot_is_left_as_it_is_when_its_caller_is_ca
 async def test_an_owner_whose_claim_was_taken_stops_its_attempt_within_a_heartbeat() -> None:
     """R16: the heartbeat tells it; it writes nothing more and drives the saga no longer."""
     interrupted: list[float] = []
+    left: list[LeaveReason] = []
+
+    class Watch(Observer):
+        """Sees runs leave."""
+
+        def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
+            """Keep the reason."""
+            left.append(reason)
 
     async def act(ctx: SagaContext) -> None:
         try:
@@ -424,16 +450,14 @@ async def test_an_owner_whose_claim_was_taken_stops_its_attempt_within_a_heartbe
             interrupted.append(asyncio.get_running_loop().time())
             raise
 
-    async with memory() as storage, orchestrator(storage) as runs:
+    async with Tokens(clock=VirtualClock("storage")) as storage, orchestrator(storage, observers=[Watch()]) as runs:
         await runs.start(chain(step("a", act), name="Taken")(), saga_id="s")
-        run = runs.run_of("s")
-        assert run is not None
-        await storage.release({"s": run.claim.token})
+        await storage.release({"s": storage.tokens["s"]})
         assert await storage.claim_due("thief", "t", 1000.0, 1, definitions=[("Taken", "1")], exclude=())
         taken_at = asyncio.get_running_loop().time()
         await asyncio.sleep(10)
         assert [at - taken_at <= 5.0 for at in interrupted] == [True]
-        assert runs.run_of("s") is None
+        assert left == [LeaveReason.LOST]
         [stored] = await storage.load(["s"])
         assert (stored.record.owner, stored.record.version) == ("thief", 2)
 

@@ -78,7 +78,7 @@ def test_no_two_words_of_a_kind_are_the_same() -> None:
 @pytest.mark.parametrize("name", ["max_in_flight", "payload_bytes"])
 def test_a_limit_that_counts_is_a_whole_number(name: str) -> None:
     """There is no half saga."""
-    with pytest.raises(SagaValidationError, match=f"Limits.{name} must be an integer above 0, not 1.5"):
+    with pytest.raises(SagaValidationError, match=f"Limits.{name} must be an integer above 0; got 1.5"):
         Limits(**{name: 1.5})
 
 
@@ -87,7 +87,7 @@ def test_a_limit_that_counts_is_a_whole_number(name: str) -> None:
 def test_a_limit_is_a_number_above_zero(name: str, value: Any) -> None:
     """The refusal names limit and value."""
     with pytest.raises(
-        SagaValidationError, match=f"^Limits.{name} must be an? (number|integer) above 0, not {value!r}$"
+        SagaValidationError, match=f"^Limits.{name} must be an? (finite number|integer) above 0; got {value!r}$"
     ):
         Limits(**{name: value})
     assert Limits(**{name: 7}) != Limits()  # type: ignore[arg-type]
