@@ -19,15 +19,7 @@ from saga.requests import request_cancel, request_retry
 from saga.starting import Starter
 from saga.storage.base import SagaStorage
 from saga.storage.memory import InMemorySagaStorage
-from saga.types import (
-    Limits,
-    Page,
-    SagaFilter,
-    SagaRecord,
-    SagaResult,
-    SagaStatistics,
-    UnknownReason,
-)
+from saga.types import Limits, Page, SagaFilter, SagaRecord, SagaResult, SagaStatistics, UnknownReason
 from saga.visits import load_state, with_no_code
 from saga.waiting import Latch
 

@@ -60,16 +60,24 @@ def record_of(error: BaseException | None, fallback: str = "") -> ErrorRecord:
     """Return an exception as it is stored: its type's name and its text, bounded and safe to encode."""
     if error is None:
         return ErrorRecord("", fallback)
-    text = _text_of(error)[:ERROR_TEXT_MAX].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    text = _cut(_text_of(error)).replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
     return ErrorRecord(type(error).__name__, text)
 
 
 def _text_of(error: BaseException) -> str:
     """Return the text of an exception, whatever it is made of: an end that cannot be told must not stop its saga."""
-    # traceback reads notes, too, and the text of an exception whose own __str__ raises. What else is odd may raise here.
+    # traceback reads notes, too, and the text of an exception whose own __str__ raises; what is odder raises here.
     lines = read(traceback.format_exception_only, error, otherwise=[": its text could not be read"])
     _, _, text = "".join(lines).strip().partition(": ")
     return text
+
+
+def _cut(text: str) -> str:
+    """Return a text of bounded length. It ends between words: half a secret is none that could be known and masked."""
+    if len(text) <= ERROR_TEXT_MAX:
+        return text
+    kept = text[: ERROR_TEXT_MAX - 1]
+    return (kept if text[len(kept)].isspace() else kept.rsplit(maxsplit=1)[0]) + "…"
 
 
 def fact_of(definition: SagaDefinition, state: SagaState, ended: Ended, *, now: float, draw: float) -> Event:

@@ -64,6 +64,34 @@ def test_an_exception_whose_text_raises_is_recorded_all_the_same() -> None:
     assert record_of(Loud()).type == "Loud"
 
 
+class Closed(ExceptionGroup[ValueError]):
+    """A group that cannot be looked into."""
+
+    @property
+    def exceptions(self) -> tuple[ValueError, ...]:  # type: ignore[override]
+        """Be closed."""
+        message = "closed"
+        raise RuntimeError(message)
+
+
+@pytest.mark.parametrize("error", [SyntaxError("m", ("f", 1, 1, b"x")), Closed("m", [ValueError("x")])])
+def test_an_exception_that_python_itself_cannot_render_is_recorded_all_the_same(error: Exception) -> None:
+    """A saga whose driver stopped at it would run the action anew with every takeover."""
+    record = record_of(error)
+    assert record.type == type(error).__name__
+    assert record.message
+
+
+def test_a_text_that_is_cut_ends_between_words() -> None:
+    """Half a secret is none that could be known and masked."""
+    url = "postgresql://shop:hunter2secret@db/shop"
+    for length in range(ERROR_TEXT_MAX - len(url), ERROR_TEXT_MAX - 5):
+        message = record_of(ValueError("x" * (length - 1) + " " + url + " is away")).message
+        assert message.endswith("…")
+        assert "hunter2" not in message or url in message
+        assert len(message) <= ERROR_TEXT_MAX
+
+
 def test_without_an_exception_the_record_explains() -> None:
     """Each reason has a text."""
     assert record_of(None, "why") == ErrorRecord("", "why")

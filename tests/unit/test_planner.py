@@ -367,6 +367,9 @@ def test_a_pivot_too_is_reported_after_twenty_attempts() -> None:
         play.at(play.now + 1_000)
     assert play.state.attention is not None
     assert "step 'pivot' was tried 20 times" in play.state.attention.message
+    play.end("pivot", error=BOOM)
+    assert play.state.status is SagaStatus.COMPENSATING
+    assert play.state.attention is None, "it need not succeed any more"
 
 
 def test_a_late_success_makes_the_second_attempt_superfluous() -> None:

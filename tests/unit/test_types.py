@@ -7,7 +7,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from saga import Limits, SagaError, SagaResult, SagaStatus, SagaStepError, SagaValidationError
+from saga import (
+    Attention,
+    AttentionCode,
+    Limits,
+    SagaError,
+    SagaFilter,
+    SagaRecord,
+    SagaResult,
+    SagaStatus,
+    SagaStepError,
+    SagaValidationError,
+)
 from saga.types import AT_REST, ENDED, ErrorRecord, Outcome, Phase, StepStatus, Word
 
 
@@ -59,6 +70,28 @@ def test_rest_is_more_than_the_end() -> None:
     assert {SagaStatus.FAILED} == AT_REST - ENDED
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"statuses": "completed"}, "statuses must be a set of SagaStatus, or None for all; got 'completed'"),
+        ({"statuses": {"compleeted"}}, "statuses must be a set of SagaStatus"),
+        ({"statuses": [SagaStatus.FAILED]}, "statuses must be a set of SagaStatus"),
+        ({"attention": "no"}, "attention must be True, False, or None for all; got 'no'"),
+        ({"name": 7}, "name must be a saga's name, or None for all; got 7"),
+    ],
+)
+def test_a_filter_that_would_silently_select_nothing_is_refused(wrong: dict[str, Any], told: str) -> None:
+    """Each storage would read it in its own way."""
+    with pytest.raises(SagaValidationError, match=told):
+        SagaFilter(**wrong)
+
+
+def test_a_filter_takes_any_set_of_statuses() -> None:
+    """A frozen one, or a plain one."""
+    assert SagaFilter(statuses={SagaStatus.FAILED}) == SagaFilter(statuses=frozenset({SagaStatus.FAILED}))
+    assert SagaFilter(name="Order", attention=False, statuses=set()) != SagaFilter()
+
+
 @pytest.mark.parametrize("kind", Word.__subclasses__())
 def test_a_word_is_the_string_that_is_stored(kind: type[Word]) -> None:
     """Equal to it, hashed like it, and written as it."""
@@ -91,3 +124,33 @@ def test_a_limit_is_a_number_above_zero(name: str, value: Any) -> None:
     ):
         Limits(**{name: value})
     assert Limits(**{name: 7}) != Limits()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("status", "blocking", "expected"),
+    [
+        (SagaStatus.EXECUTING, None, False),
+        (SagaStatus.EXECUTING, False, False),
+        (SagaStatus.EXECUTING, True, True),
+        (SagaStatus.FAILED, None, True),
+        (SagaStatus.COMPLETED, False, True),
+    ],
+)
+def test_a_row_says_whether_its_saga_rests(status: SagaStatus, expected: bool, blocking: bool | None) -> None:  # noqa: FBT001
+    """It has ended, is FAILED, or waits for a person."""
+    attention = None if blocking is None else Attention(AttentionCode.PARKED, "why", 0.0, blocking)
+    record = SagaRecord(
+        saga_id="o-1",
+        saga_name="Order",
+        saga_version="1",
+        status=status,
+        attention=attention,
+        version=1,
+        created_at=0.0,
+        updated_at=0.0,
+        due_at=None,
+        owner=None,
+        fence=0,
+        recoveries=0,
+    )
+    assert record.at_rest is expected

@@ -74,3 +74,22 @@ async def test_an_error_is_something_that_is_set_too() -> None:
     latch: Latch[None] = Latch()
     latch.fail(ValueError())
     assert await latch.wait_up_to(0, VirtualClock())
+
+
+@pytest.mark.asyncio
+async def test_waiters_that_gave_up_leave_nothing_behind() -> None:
+    """A saga that rests after a month has been waited for by many."""
+    latch: Latch[int] = Latch()
+    for seconds in (None, 10.0):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await latch.wait_up_to(seconds, VirtualClock("one"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await latch.wait()
+    assert latch.waiting == 0
+    waiting = asyncio.create_task(latch.wait())
+    await asyncio.sleep(1)
+    assert latch.waiting == 1
+    latch.set(1)
+    assert await waiting == 1
