@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # What has not finished after this many seconds is a failure.
 TEST_SECONDS := 1800
 
-# Layers 0 and 1 (ARCHITECTURE.md): every branch of them is taken by some test in virtual time. No other test counts: what a
+# The words and the pure core (ARCHITECTURE.md): every branch of them is taken by some test in virtual time. No other test counts: what a
 # slow machine, a killed process or a random example happens to reach is another thing every time.
 PURE := exceptions checks types context graph definition events state_machine state frontier fold outcomes planner
 TIMELESS := test_saga_pattern.py tests/unit tests/golden

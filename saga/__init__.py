@@ -4,10 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from saga.building import definition_of
+from saga.clock import Clock
 from saga.context import SagaContext
 from saga.core import Saga
 from saga.dag import DAGSaga
-from saga.definition import RetryPolicy, SagaDefinition, SagaStep
+from saga.definition import (
+    Action,
+    CompensateOn,
+    Compensation,
+    OnInterrupt,
+    RetryPolicy,
+    SagaDefinition,
+    SagaStep,
+)
 from saga.diagram import mermaid
 from saga.events import (
     AttemptFailed,
@@ -118,6 +127,7 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Action",
     "AttemptFailed",
     "AttemptNotRun",
     "AttemptStarted",
@@ -130,6 +140,9 @@ __all__ = [
     "Began",
     "CancelRequested",
     "Claimed",
+    "Clock",
+    "CompensateOn",
+    "Compensation",
     "CompensationSkipped",
     "Completed",
     "Created",
@@ -144,6 +157,7 @@ __all__ = [
     "LeaveReason",
     "Limits",
     "Observer",
+    "OnInterrupt",
     "Outcome",
     "OutcomeUnknownError",
     "Page",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from saga.definition import SagaDefinition
     from saga.events import Created
 
+UNDO_SECONDS = 30.0
+"""How long a saga undoes for when the caller of ``execute()`` is cancelled."""
 
 _UNDONE = (StepStatus.NOT_STARTED, StepStatus.COMPENSATED, StepStatus.SKIPPED)
 
@@ -95,7 +97,7 @@ async def _come_to_rest(run: SagaRun) -> None:
         )
         for stored in await env.storage.load([run.saga_id]):
             run.catch_up(stored.entries)
-        patience = env.limits.host_cancel_grace
+        patience = UNDO_SECONDS
     waiting = env.spawn(run.finished.wait_up_to(patience, env.clock))
     while not waiting.done():
         # The first cancellation is re-raised in the end; further ones must not cut the undoing short.

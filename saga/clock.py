@@ -1,4 +1,4 @@
-"""Time and randomness: the only module of the package that reads a clock or draws a number."""
+"""Time and randomness: the engine's only clock, and where it draws its random numbers."""
 
 from __future__ import annotations
 

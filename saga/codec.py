@@ -1,6 +1,6 @@
 """Strict, bounded JSON: what is stored reads back as it was, or is refused before anything changes.
 
-msgspec writes the bytes; an own walk goes first, since msgspec alone writes NaN as null and integer keys as
+msgspec writes the bytes; a walk of ours goes first, since msgspec alone writes NaN as null and integer keys as
 strings. Values without an annotation are plain JSON only; with one, msgspec's types are allowed and the decoded
 form must equal what was given.
 """

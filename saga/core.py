@@ -105,7 +105,8 @@ class Saga:
             compensate_on: ``"uncertain"`` compensates what succeeded or is UNKNOWN, ``"started"`` also what failed
                 definitely, ``"success"`` only what succeeded.
             on_interrupt: What to do with an action that a crash or shutdown cut off: ``"retry"`` under the same key,
-                ``"compensate"``, or ``"park"`` until a person decides.
+                ``"compensate"``, or ``"park"`` until a person decides; a pivot with ``"park"`` does so at every unknown
+                outcome.
 
         Raises:
             SagaDefinitionError: If the step does not fit the saga, or the coroutines have the wrong form.
@@ -138,5 +139,6 @@ class Saga:
         Raises:
             SagaDefinitionError: If the saga or its steps are wrong; nothing has run.
             SagaExecutionError: If this instance runs in an orchestrator, or waits for itself.
+            SagaValidationError: If the deadline or an observer is not what it must be.
         """
         return await execute_alone(self, deadline=deadline, resources=resources or {}, observers=observers)

@@ -18,8 +18,8 @@ class DAGSaga(Saga):
     """A saga whose steps say what they depend on; independent ones run side by side.
 
     Set ``failure_strategy`` to choose what happens to steps that run beside a failed one: a
-    ``ParallelFailureStrategy`` or an own ``FailureStrategy``. It stands in the class, or ``__init__`` sets it from the
-    arguments.
+    ``ParallelFailureStrategy`` or a ``FailureStrategy`` of your own. It stands in the class, or ``__init__`` sets it
+    from the arguments.
     """
 
     def add_step(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002 - refuses whatever it is given

@@ -119,7 +119,7 @@ class SagaStep(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         compensation_retry: When the compensation is repeated.
         pivot: Whether it is the point of no return.
         unknown_on: Exception types of the action that leave its outcome UNKNOWN.
-        compensate_on: Which outcomes are compensated (rule R6 of the design).
+        compensate_on: Which outcomes are compensated: see ``Saga.add_step``.
         on_interrupt: What to do when a crash or shutdown cut an attempt off.
         result_type: What results are decoded as; ``Any`` for plain JSON.
     """

@@ -92,7 +92,7 @@ class SagaHandle:
             poll = min(LONGEST_POLL, poll * 2)
 
     async def cancel(self, reason: str) -> None:
-        """Ask to cancel the saga; see ``SagaOrchestrator.cancel``."""
+        """Ask to cancel the saga; see ``SagaOrchestrator.cancel``, as for what it raises."""
         await self._host.cancel(self.saga_id, reason)
 
     async def status(self) -> SagaStatus:
@@ -100,6 +100,7 @@ class SagaHandle:
 
         Raises:
             SagaNotFoundError: If the saga is gone.
+            SagaStorageUnavailableError: If the storage is away.
         """
         stored, _ = await load_state(self._host.storage, self.saga_id)
         return stored.record.status

@@ -40,7 +40,7 @@ class Observer:
         """Take note of a fact that this process appended: in journal order, after it is durable."""
 
     def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:  # noqa: ARG002 - as above
-        """Return what is entered where an attempt's user code runs; ``NOTHING`` costs nothing."""
+        """Return what is entered where an attempt's user code runs; ``super().around(saga, ctx)`` is nothing."""
         return NOTHING
 
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from saga.building import belong_to, birth_of, definition_of, life_of
 from saga.checks import check_saga_id, check_seconds, is_number, refuse
 from saga.clock import Clock, SystemClock
 from saga.environment import Environment
-from saga.exceptions import SagaAlreadyExistsError, SagaExecutionError
+from saga.exceptions import SagaAlreadyExistsError, SagaExecutionError, SagaStorageUnavailableError
 from saga.handle import Host, SagaHandle
 from saga.observers import Observer, Observers
 from saga.ownership import Ownership
@@ -37,7 +38,8 @@ class SagaOrchestrator:
     """Runs sagas durably on one storage; use it with ``async with``, from one event loop.
 
     Several orchestrators, also in several processes, may share a storage: each saga is driven by one of them, and
-    when that one dies another carries its sagas on.
+    when that one dies another carries its sagas on. All methods raise SagaExecutionError outside ``async with``, and on
+    another event loop than the one that entered it.
     """
 
     def __init__(
@@ -156,6 +158,7 @@ class SagaOrchestrator:
             SagaDefinitionError: If the saga or its steps are wrong; nothing has run.
             SagaExecutionError: For misuse, or if the orchestrator stops first and hands the saga over.
             SagaStorageUnavailableError: If the storage is away.
+            SagaValidationError: If the id or the deadline is not what it must be.
         """
         handle = await self.start(saga, saga_id=saga_id, deadline=deadline)
         return await handle.wait()
@@ -177,8 +180,11 @@ class SagaOrchestrator:
                 ``sqlite3`` for SQLite, where nothing may be awaited between ``start`` and the commit.
 
         Raises:
-            SagaAlreadyExistsError: See ``execute``, as for all errors.
-            SagaValidationError: If the storage cannot write on this connection.
+            SagaAlreadyExistsError: If a different saga has this id.
+            SagaDefinitionError: If the saga or its steps are wrong; nothing has run.
+            SagaExecutionError: For misuse, or if the orchestrator stops before the saga is stored.
+            SagaStorageUnavailableError: If the storage is away.
+            SagaValidationError: If a value is not what it must be, or the storage cannot write on this connection.
         """
         self._check_usable()
         if saga_id is not None:
@@ -210,8 +216,9 @@ class SagaOrchestrator:
     async def cancel(self, saga_id: str, reason: str) -> None:
         """Ask a saga to turn back; durable when this returns.
 
-        A saga that turns back already, is FAILED or ROLLED_BACK stays as it is. While its pivot's answer is open,
-        that answer decides.
+        One that this process drives is told at once, one that another drives with that one's next heartbeat. A saga
+        that turns back already, is FAILED or ROLLED_BACK stays as it is. While its pivot's answer is open, that answer
+        decides.
 
         Args:
             saga_id: The saga's id.
@@ -220,10 +227,14 @@ class SagaOrchestrator:
         Raises:
             SagaNotFoundError: If there is no such saga.
             SagaNotCancellableError: If it completed or its pivot has succeeded.
+            SagaStorageUnavailableError: If the storage is away; whether the request was stored is not known then.
+            SagaValidationError: If the id or the reason is not what it must be.
         """
         self._check_usable()
         await request_cancel(self._env, saga_id, reason)
-        await self._owned.catch_up([saga_id])
+        with suppress(SagaStorageUnavailableError):
+            # The request is stored; if it cannot be read now, the next heartbeat brings it.
+            await self._owned.catch_up([saga_id])
         self._owned.sweep_soon()
 
     async def retry(self, saga_id: str, reason: str) -> None:
@@ -237,13 +248,19 @@ class SagaOrchestrator:
 
         Raises:
             SagaNotFoundError: If there is no such saga.
+            SagaStorageUnavailableError: If the storage is away.
+            SagaValidationError: If the id or the reason is not what it must be.
         """
         self._check_usable()
         await request_retry(self._env, saga_id, reason)
         self._owned.sweep_soon()
 
     async def recover(self) -> int:
-        """Look now for sagas that nobody drives; return how many this process took over. It also happens by itself."""
+        """Look now for sagas that nobody drives; return how many this process took over. It also happens by itself.
+
+        Raises:
+            SagaStorageUnavailableError: If the storage is away.
+        """
         self._check_usable()
         return await self._owned.sweep()
 
@@ -254,6 +271,8 @@ class SagaOrchestrator:
 
         Raises:
             SagaNotFoundError: If there is no such saga.
+            SagaStorageUnavailableError: If the storage is away.
+            SagaValidationError: If the id cannot be one.
         """
         self._check_usable()
         stored, _ = await load_state(self.storage, check_saga_id(saga_id))
@@ -273,15 +292,22 @@ class SagaOrchestrator:
             limit: From 1 to 500.
 
         Raises:
-            SagaValidationError: If a value is out of range.
+            SagaStorageUnavailableError: If the storage is away.
+            SagaValidationError: If a value is not what it must be.
         """
         self._check_usable()
+        if not isinstance(filter, SagaFilter):
+            refuse("filter", filter, "a SagaFilter")
         page = await self.storage.query(filter, cursor, limit)
         now = self.clock.now()
         return Page(tuple(with_no_code(record, now) for record in page.items), page.cursor)
 
     async def statistics(self) -> SagaStatistics:
-        """Return counts by name and status."""
+        """Return counts by name and status.
+
+        Raises:
+            SagaStorageUnavailableError: If the storage is away.
+        """
         self._check_usable()
         return await self.storage.statistics()
 

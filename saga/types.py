@@ -356,7 +356,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         payload_bytes: Size of one stored result or context value, in bytes of JSON; arguments may have 1 MiB.
         abandon_after: Seconds that an interrupted attempt may take to end before it is left to itself.
         hold_claim: A saga that sleeps for less than this many seconds stays claimed here.
-        host_cancel_grace: Seconds that ``Saga.execute()`` undoes for when its caller is cancelled.
         storage_backoff: Longest pause, in seconds, between two tries of a write that the storage did not take.
     """
 
@@ -364,7 +363,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     payload_bytes: int = PAYLOAD_BYTES_MAX
     abandon_after: float = 5.0
     hold_claim: float = 60.0
-    host_cancel_grace: float = 30.0
     storage_backoff: float = 5.0
 
     def __post_init__(self) -> None:

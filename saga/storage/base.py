@@ -1,8 +1,8 @@
 """The storage contract: what an engine must promise so that sagas survive on it.
 
-Subclass ``SagaStorage`` for an own engine and run ``saga.testing.storage_contract`` over it: every promise below is
-a test there. In short: each write is all-or-nothing and durable when the call returns; it is refused, in the same
-statement, where the version moved or the claim token is not the current one; the same write id again gives the
+Subclass ``SagaStorage`` for an engine of your own and run ``saga.testing.storage_contract`` over it: every promise
+below is a test there. In short: each write is all-or-nothing and durable when the call returns; it is refused, in the
+same statement, where the version moved or the claim token is not the current one; the same write id again gives the
 first answer and changes nothing; all time comes from the storage.
 """
 

@@ -22,8 +22,8 @@ class RunningStep(msgspec.Struct, frozen=True):
 class FailureStrategy(ABC):
     """Decides from when on the steps that run beside a failed one are cancelled.
 
-    A subclass is an own strategy: give it to ``DAGSaga.failure_strategy``. It must be a pure function of its
-    arguments, since another process may ask it again after a takeover.
+    Subclass it for a strategy of your own, and give it to ``DAGSaga.failure_strategy``. It must be a pure function of
+    its arguments, since another process may ask it again after a takeover.
     """
 
     @abstractmethod

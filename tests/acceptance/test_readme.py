@@ -245,7 +245,7 @@ def layer_rows() -> list[str]:
 
 def test_the_architecture_names_every_module_once() -> None:
     """A new one gets its line there."""
-    [inside] = re.findall(r"^Inside of `storage/`: .*?\n\n", text_of(ARCHITECTURE), re.DOTALL | re.MULTILINE)
+    [inside] = re.findall(r"^Inside `storage/`: .*?\n\n", text_of(ARCHITECTURE), re.DOTALL | re.MULTILINE)
     said = layer_rows() + [f"storage/{name}" for name in re.findall(r"`(\w+\.py)`", inside)]
     assert sorted(said) == modules()
 

@@ -26,7 +26,7 @@ FUNCTION_LINES_MAX = 50
 # caller, the notice of lost state, and hints. It may grow with a rule that is kept, not with comfort.
 ENGINE_LINES_MAX = 4_340
 
-# Layers 0 to 5 without adapters are everything in `saga` but these: what draws and masks drives no saga, and the list
+# The engine is everything in `saga` but the adapters and these: what draws and masks drives no saga, and the list
 # of public names is no code to be read.
 NOT_ENGINE = (
     "cli",
@@ -212,7 +212,7 @@ def code_lines(source: Source) -> int:
 
 
 def is_engine(source: Source) -> bool:
-    """Whether the file belongs to layers 0 to 5 without adapters."""
+    """Whether the file belongs to the engine: from the words to the face, without adapters."""
     package, first, *rest = source.path.split("/")
     if first == "storage":
         return rest[0] in STORAGE_PORT
@@ -293,7 +293,7 @@ def test_a_cycle_of_imports_is_noticed() -> None:
 
 
 def test_the_engine_stays_small_enough_to_read_in_a_day() -> None:
-    """Layers 0 to 5 without adapters, without blanks, comments and docstrings."""
+    """From the words to the face, without adapters; blanks, comments and docstrings are not counted."""
     sizes = {source.path: code_lines(source) for source in sources() if is_engine(source)}
     assert sizes
     assert sum(sizes.values()) <= ENGINE_LINES_MAX, sizes
@@ -357,9 +357,25 @@ def test_the_build_backend_is_asked_for_in_the_same_words_twice() -> None:
 
 
 def test_the_pure_modules_are_the_same_for_the_import_contract_and_for_the_coverage_floor() -> None:
-    """Layers 0 and 1 are listed twice, in pyproject.toml and in the Makefile."""
+    """The words and the pure core are listed twice, in pyproject.toml and in the Makefile."""
     settings = project()["tool"]["importlinter"]
     contract = next(c for c in settings["contracts"] if "asyncio" in c.get("forbidden_modules", ()))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
     listed = next(line for line in makefile if line.startswith("PURE := ")).removeprefix("PURE := ").split()
     assert sorted(contract["source_modules"]) == sorted(f"saga.{name}" for name in [*listed, "strategies"])
+
+
+def test_every_rule_that_is_cited_is_told_and_every_rule_has_a_test() -> None:
+    """docs/rules.md says what the numbers mean."""
+    told = re.findall(r"^- \*\*(R\d+a?)\*\* ", (ROOT / "docs/rules.md").read_text(encoding="utf-8"), re.MULTILINE)
+    tests = [ROOT / "test_saga_pattern.py", *(ROOT / "tests").rglob("*.py")]
+    tested = {rule for path in tests for rule in cited(path.read_text(encoding="utf-8"))}
+    in_code = {rule for source in sources() for rule in cited(source.text)}
+    assert len(told) == len(set(told))
+    assert in_code | tested <= set(told)
+    assert set(told) <= tested
+
+
+def cited(text: str) -> list[str]:
+    """Return the rules that a file cites, such as R1."""
+    return re.findall(r"\bR\d+a?\b", text)
