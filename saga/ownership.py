@@ -177,8 +177,10 @@ class Ownership:
     async def _sweep_when_due(self) -> None:
         pause = self._sweep_interval * (0.75 + self._env.clock.random() / 2)
         timer = self._env.clock.call_later(pause, self._sweep_soon.set)
-        await self._sweep_soon.wait()
-        timer.cancel()
+        try:
+            await self._sweep_soon.wait()
+        finally:
+            timer.cancel()
         self._sweep_soon.clear()
         await self.sweep()
 
