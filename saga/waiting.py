@@ -23,11 +23,6 @@ class Latch(Generic[T]):
         self._error: BaseException | None = None
         self._waiting: list[asyncio.Future[None]] = []
 
-    @property
-    def waiting(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
-
     def set(self, value: T) -> None:
         """Set the value, unless something is set already."""
         if not self.done:
