@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -81,23 +83,25 @@ async def test_an_error_is_something_that_is_set_too() -> None:
 async def test_waiters_that_gave_up_leave_nothing_behind() -> None:
     """A saga that rests after a month has been waited for by many."""
     latch: Latch[int] = Latch()
+
+    async def give_up() -> None:
+        for wait in (latch.wait, partial(latch.wait_up_to, None, VirtualClock("one"))):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await wait()
+
+    await give_up()
     before = futures()
-    for seconds in (None, 10.0):
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                await latch.wait_up_to(seconds, VirtualClock("one"))
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(1):
-            await latch.wait()
+    for _ in range(10):
+        await give_up()
     assert futures() == before
     waiting = asyncio.create_task(latch.wait())
     await asyncio.sleep(1)
-    assert futures() == before + 1
     latch.set(1)
     assert await waiting == 1
 
 
 def futures() -> int:
-    """Return how many futures are pending."""
+    """Return how many futures somebody still holds."""
     gc.collect()
-    return sum(type(each) is asyncio.Future and not each.done() for each in gc.get_objects())
+    return sum(type(each) is asyncio.Future for each in gc.get_objects())
