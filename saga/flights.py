@@ -62,6 +62,7 @@ class Flights:
         scope = Scope(run, on_ended, inline=False)
         self._scopes[run.step, run.phase] = scope
         scope.task = self._env.spawn(self._fly(scope, state, info))
+        scope.task.add_done_callback(_report)
 
     def interrupt(self, reason: UnknownReason) -> None:
         """Interrupt all attempts."""
@@ -139,6 +140,14 @@ class Flights:
         if not scope.abandoned:
             del self._scopes[ended.step, ended.phase]
         scope.on_ended(ended, scope)
+
+
+def _report(flight: asyncio.Task[None]) -> None:
+    """Tell of an error that is no Exception: nobody may catch it, and its attempt is UNKNOWN without its text."""
+    error = None if flight.cancelled() else flight.exception()
+    if error is not None:
+        context = {"message": "user code raised what is no Exception", "exception": error, "task": flight}
+        flight.get_loop().call_exception_handler(context)
 
 
 def _ended(run: Run, reason: UnknownReason) -> Ended:

@@ -77,16 +77,23 @@ async def test_a_saga_that_only_sleeps_is_released_at_once_although_it_was_writi
         assert stored.record.owner is None
 
 
-@pytest.mark.parametrize("action", [cancel_myself, raising(Hush)], ids=["cancels itself", "no Exception"])
+@pytest.mark.parametrize(
+    ("action", "told"),
+    [(cancel_myself, []), (raising(Hush), ["user code raised what is no Exception"])],
+    ids=["cancels itself", "no Exception"],
+)
 @pytest.mark.asyncio
-async def test_a_sibling_that_ends_its_task_in_an_odd_way_does_not_hang_the_saga(action: Any) -> None:
+async def test_a_sibling_that_ends_its_task_in_an_odd_way_does_not_hang_the_saga(action: Any, told: list[str]) -> None:
     """Whatever user code does, the saga rests, or its driver says that it stopped; it is never held for ever."""
     cls = dag(step("odd", action), step("even"))
+    reports: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context["message"]))
     async with orchestrator() as runs:
         handle = await runs.start(cls())
         _, ended = await asyncio.wait([rested := asyncio.ensure_future(handle.wait())], timeout=1_000)
         rested.cancel()
         assert not ended, "nobody is told within 1,000 seconds"
+    assert reports == told
 
 
 @pytest.mark.asyncio
