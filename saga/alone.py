@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from saga.building import Buildable, belong_to, birth_of, definition_of, life_of
 from saga.checks import check_seconds
 from saga.clock import SystemClock
-from saga.environment import Environment
+from saga.environment import CURRENT_SAGA, Environment
 from saga.events import CancelRequested
 from saga.exceptions import SagaExecutionError
-from saga.executor import CURRENT_SAGA, SagaRun
+from saga.executor import SagaRun
 from saga.observers import Observer, Observers
 from saga.results import result_of
 from saga.storage.base import Claim

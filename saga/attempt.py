@@ -17,7 +17,8 @@ import msgspec
 from saga import codec
 from saga.context import SagaContext
 from saga.exceptions import SagaSerializationError
-from saga.outcomes import NOTHING, Ended
+from saga.foreign import read, tried
+from saga.outcomes import NOTHING, Ended, record_of
 from saga.types import Phase, UnknownReason
 from saga.user_code import caught
 
@@ -44,9 +45,10 @@ class Scope:
         entered: Whether its task has begun; before that, there is nothing to cancel.
         over: Whether the user code has ended.
         abandoned: Whether it was left to itself.
+        cancels: How many cancellations its task had been asked for before: user code that swallows one leaves it there.
     """
 
-    __slots__ = ("abandoned", "entered", "inline", "on_ended", "over", "reason", "run", "task")
+    __slots__ = ("abandoned", "cancels", "entered", "inline", "on_ended", "over", "reason", "run", "task")
 
     def __init__(self, run: Run, on_ended: OnEnded, *, inline: bool) -> None:
         """Make a scope that nothing runs in yet."""
@@ -58,6 +60,7 @@ class Scope:
         self.entered = inline
         self.over = False
         self.abandoned = False
+        self.cancels = 0
 
     def interrupt(self, reason: UnknownReason) -> bool:
         """Cancel the user code unless it ended or was interrupted already; say whether this did it."""
@@ -65,7 +68,8 @@ class Scope:
             return False
         self.reason = reason
         if self.entered:
-            self.task.cancel()
+            # What the user code awaits is asked to end first, and may raise.
+            read(self.task.cancel, otherwise=False)
         return True
 
     async def absorb(self, *, fired: bool) -> bool:
@@ -83,7 +87,7 @@ class Scope:
                 with suppress(asyncio.CancelledError):
                     await asyncio.sleep(0)
             task.uncancel()
-        return task.cancelling() > 0
+        return task.cancelling() > self.cancels
 
 
 class Timers:
@@ -190,20 +194,27 @@ async def perform(
 
 
 def _returned(run: Run, step: SagaStep, result: Any, limit: int) -> Ended:
-    try:
-        data, raw = _encoded(step, result, limit)
-    except SagaSerializationError as refused:
-        message = f"the result of step {step.name!r} cannot be stored: {refused}"
-        named = type(refused)(message, path=refused.path, step=step.name)
-        named.__cause__ = refused.__cause__
-        return Ended(
-            step=run.step, phase=run.phase, attempt=run.attempt, error=named, reason=UnknownReason.NOT_STORABLE
-        )
-    return Ended(step=run.step, phase=run.phase, attempt=run.attempt, result=raw, data=data)
+    found, error = tried(_encoded, step, result, limit)
+    if found is not None:
+        data, raw = found
+        return Ended(step=run.step, phase=run.phase, attempt=run.attempt, result=raw, data=data)
+    refused = error if isinstance(error, SagaSerializationError) else not_storable(error)
+    message = f"the result of step {step.name!r} cannot be stored: {refused}"
+    named = type(refused)(message, path=refused.path, step=step.name)
+    named.__cause__ = refused.__cause__
+    return Ended(step=run.step, phase=run.phase, attempt=run.attempt, error=named, reason=UnknownReason.NOT_STORABLE)
+
+
+def not_storable(error: BaseException | None) -> SagaSerializationError:
+    """Return the error for an object of the user's that raised this while it was written or read."""
+    record = record_of(error)
+    refused = SagaSerializationError(f"{record.type}: {record.message}")
+    refused.__cause__ = error
+    return refused
 
 
 def _encoded(step: SagaStep, result: Any, limit: int) -> tuple[bool, msgspec.Raw]:
-    if isinstance(result, SagaContext):
+    if issubclass(type(result), SagaContext):
         if result.delta is None:
             message = "it returned its context unchanged; with_data() returns a new one, return that"
             raise SagaSerializationError(message)

@@ -8,17 +8,25 @@ import os
 import platform
 import warnings
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from saga.attempt import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from contextvars import Context
 
     from saga.clock import Clock
     from saga.observers import Observers
     from saga.storage.base import SagaStorage
     from saga.types import Limits
+
+
+CURRENT_SAGA: ContextVar[str | None] = ContextVar("current_saga", default=None)
+"""The id of the saga whose step runs here; None outside of steps."""
 
 
 class Slots:
@@ -54,6 +62,62 @@ class Slots:
         self.free += 1
 
 
+class Seat:
+    """One saga's slot: given back while it sleeps, or while one of its steps waits for another saga."""
+
+    def __init__(self, slots: Slots) -> None:
+        """Hold a slot that was taken before."""
+        self._slots = slots
+        self._taken = True
+        self._gone = False
+
+    def leave(self, *, for_good: bool = False) -> None:
+        """Give the slot back, if it is held."""
+        self._gone = self._gone or for_good
+        if self._taken:
+            self._taken = False
+            self._slots.give_back()
+
+    def forget(self) -> None:
+        """Hold nothing: the slot was never taken."""
+        self._taken, self._gone = False, True
+
+    async def take(self, *, at_once: bool) -> None:
+        """Take a slot again, unless one is held or none is needed any more."""
+        if not (self._taken or self._gone):
+            await self._slots.take(at_once=at_once)
+            self._taken = True
+            if self._gone:
+                self.leave()
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Leave the slot to others meanwhile, and take it again at once, above the bound if need be."""
+        held = self._taken
+        self.leave()
+        try:
+            yield
+        finally:
+            if held and not (self._taken or self._gone):
+                self._slots.free -= 1
+                self._taken = True
+
+
+class Seated(Protocol):
+    """A saga that holds a slot, or did."""
+
+    seat: Seat
+
+
+def lent_seat(runs: Mapping[str, Seated]) -> AbstractContextManager[None]:
+    """Return what is entered where a saga is waited for: a step that waits leaves its saga's slot to others.
+
+    Otherwise sagas that wait for others could hold all slots, and those others would never get one.
+    """
+    parent = runs.get(CURRENT_SAGA.get() or "")
+    return nullcontext() if parent is None else parent.seat.lent()
+
+
 class Environment:
     """The collaborators of running sagas.
 
@@ -68,6 +132,7 @@ class Environment:
         patient: Whether sagas that sleep long are released to the sweep; alone there is none.
         slots: The bound on sagas that run at once.
         timers: The shared timers of attempts.
+        closing: Whether what still runs is being cancelled.
     """
 
     def __init__(
@@ -91,12 +156,13 @@ class Environment:
         self.patient = ttl is not None
         self.slots = Slots(limits.max_in_flight)
         self.timers = Timers(clock)
+        self.closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._warned: set[str] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[Any, Any, Any], context: Context | None = None) -> asyncio.Task[Any]:
         """Run a coroutine in a task that is kept until it ends."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -108,12 +174,17 @@ class Environment:
             message = f"saga {saga_name!r}: {text}"
             if message not in self._warned:
                 self._warned.add(message)
-                warnings.warn(message, RuntimeWarning, stacklevel=2)
+                try:
+                    warnings.warn(message, RuntimeWarning, stacklevel=2)
+                except RuntimeWarning as warning:
+                    # Where warnings are errors, they are nobody's here: what happened must be recorded all the same.
+                    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": warning})
 
         return warn_once
 
     async def close(self) -> None:
         """Cancel what is left and wait for it, for at most as long as an attempt may take to end."""
+        self.closing = True
         self.timers.close()
         left = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in left:

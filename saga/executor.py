@@ -9,11 +9,12 @@ therefore shares the contextvars of its saga's driver; what it sets there is gon
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from saga.environment import CURRENT_SAGA, Environment, Seat
 from saga.events import Claimed, Created
 from saga.exceptions import SagaClaimLostError, SagaError, SagaExecutionError, SagaStateLostError
 from saga.flights import Flights
@@ -32,15 +33,11 @@ if TYPE_CHECKING:
     from saga.attempt import Scope
     from saga.clock import TimerHandle
     from saga.definition import SagaDefinition
-    from saga.environment import Environment
     from saga.events import Event
     from saga.state import SagaState
 
 BREATH = 32
 """After so many turns a saga lets others run, since a storage in memory never makes it wait."""
-
-CURRENT_SAGA: ContextVar[str | None] = ContextVar("current_saga", default=None)
-"""The id of the saga whose step runs here; None outside of steps."""
 
 
 class SagaRun:
@@ -54,6 +51,7 @@ class SagaRun:
         left: Why this process stopped driving it; None while it does.
         created: Done once the saga is durable.
         finished: Done when this process stops driving it.
+        seat: Its place among the sagas that run at once.
     """
 
     def __init__(
@@ -88,17 +86,20 @@ class SagaRun:
         self.created: Latch[None] = Latch()
         self.finished: Latch[LeaveReason] = Latch()
         self.env = env
+        self.seat = Seat(env.slots)
         self._journal = Recorder(env, saga_id, claim, state)
         self._first_facts = first_facts
         self._flights = Flights(env, definition)
         self._ended: list[Ended] = []
         self._alarm: asyncio.Future[None] | None = None
         self._driver: asyncio.Task[None] | None = None
+        self._drivers = 0
+        self._replaced_at = 0
+        self._around = copy_context()
         self._on_left = on_left
         self._nested = nested
         self._hurry = False
         self._poked = False
-        self._has_slot = True
         self._turns = 0
         self._info: SagaInfo | None = None
 
@@ -133,8 +134,10 @@ class SagaRun:
         return self._info
 
     def begin(self) -> None:
-        """Start driving, in a task of the environment's."""
-        self._driver = self.env.spawn(self._drive())
+        """Start driving, in a task of the environment's; the one before, if there was one, drives no more."""
+        self._drivers += 1
+        # Not in the context of whoever is at it now: that may be a timer of another saga's.
+        self._driver = self.env.spawn(self._drive(self._drivers), self._around.copy())
         self._driver.add_done_callback(self._driver_ended)
 
     def catch_up(self, entries: Sequence[Entry]) -> None:
@@ -174,7 +177,7 @@ class SagaRun:
     def discard(self, error: SagaError) -> None:
         """End a run that never began."""
         self.discarded = True
-        self._has_slot = False
+        self.seat.forget()
         self._fail(error)
 
     def give_up(self) -> None:
@@ -191,17 +194,19 @@ class SagaRun:
 
     # the driver
 
-    async def _drive(self) -> None:
-        me = asyncio.current_task()
+    async def _drive(self, number: int) -> None:
         CURRENT_SAGA.set(self.saga_id)
         try:
-            if not self.exists:
-                await self._perform(await self._create())
-            while self.left is None and self._driver is me:
-                decision = await self._advance()
-                if decision is not None and self.left is None:
+            decision = None if self.exists else await self._create()
+            while self.left is None and self._drivers == number:
+                if decision is None:
+                    decision = await self._advance()
+                else:
                     await self._perform(decision)
-        except SagaClaimLostError:
+                    decision = None
+        except SagaClaimLostError as error:
+            if not self.exists:
+                self._fail(error)
             self.lose()
         except SagaStateLostError as error:
             self.interrupt(UnknownReason.INTERRUPTED)
@@ -223,14 +228,15 @@ class SagaRun:
         decision = decide(self.definition, fold(None, 1, now, opening), (), now)
         events = (*opening, *decision.facts)
         row = self._row(decision, now)
-        new = NewSaga(
-            saga_id=self.saga_id, saga_name=self.definition.name, saga_version=self.definition.version, row=row
-        )
+        name, version = self.definition.name, self.definition.version
+        new = NewSaga(saga_id=self.saga_id, saga_name=name, saga_version=version, row=row)
         await self._journal.create(new, events, decision.state, now)
         if self.env.observers.present:
             self.env.observers.on_events(self.info, events)
         self._first_facts = ()
         self.created.set(None)
+        if row.release:
+            self._leave(LeaveReason.REST)
         return decision
 
     async def _advance(self) -> Decision | None:
@@ -319,18 +325,14 @@ class SagaRun:
         alarm = self._alarm = asyncio.get_running_loop().create_future()
         timer = self._timer(wake_at, self._wake)
         if not self._flights.works:
-            self._free_slot()
+            self.seat.leave()
         try:
             await alarm
         finally:
             self._alarm = None
             if timer is not None:
                 timer.cancel()
-        if not self._has_slot and self.left is None:
-            await self.env.slots.take(at_once=self._nested or self._hurry)
-            self._has_slot = True
-            if self.left is not None:
-                self._free_slot()
+        await self.seat.take(at_once=self._nested or self._hurry)
 
     def _wake(self) -> None:
         # A driver that does not wait now must look again before it does, or the wake-up would be lost.
@@ -351,8 +353,8 @@ class SagaRun:
         if self.left is not None:
             return
         self.left = reason
-        self._free_slot()
-        if self.env.observers.present and self._driver is not None:
+        self.seat.leave(for_good=True)
+        if self.env.observers.present and self._drivers:
             self.env.observers.on_leave(self.info, reason)
         self.finished.set(reason)
         self._on_left(self)
@@ -367,17 +369,23 @@ class SagaRun:
             self.interrupt(UnknownReason.INTERRUPTED)
 
     def _driver_ended(self, driver: asyncio.Task[None]) -> None:
-        """Let nobody wait for a driver that broke."""
+        """Let nobody wait for a driver that broke, and replace one that user code has cancelled."""
         error = None if driver.cancelled() else driver.exception()
-        if driver is self._driver and (error is not None or self.left is None):
+        if driver is not self._driver:
+            return
+        if driver.cancelled() and self._may_be_replaced():
+            self._replaced_at = self.state.version
+            self.begin()
+        elif error is not None or self.left is None:
             failure = SagaExecutionError(f"the driver of saga {self.saga_id} stopped: {error!r}", saga_id=self.saga_id)
             failure.__cause__ = error
             self._fail(failure)
 
-    def _free_slot(self) -> None:
-        if self._has_slot:
-            self._has_slot = False
-            self.env.slots.give_back()
+    def _may_be_replaced(self) -> bool:
+        """Whether a cancelled driver was in user code or asleep, and the saga has got on since one was replaced."""
+        if self.left is not None or not self.exists or self.env.closing or self._journal.cut:
+            return False
+        return self._replaced_at != self.state.version
 
     def _take(self, ended: Ended, scope: Scope) -> None:
         """Take the end of an attempt; a driver that was held by one which was given up is replaced."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from saga.attempt import Scope, perform
+from saga.attempt import Scope, not_storable, perform
 from saga.context import SagaContext
 from saga.exceptions import SagaSerializationError
+from saga.foreign import tried
 from saga.outcomes import Ended
 from saga.types import Phase, UnknownReason
 from saga.view import StateView
@@ -53,16 +54,22 @@ class Flights:
     async def inline(self, run: Run, state: SagaState, info: SagaInfo, on_ended: OnEnded) -> None:
         """Run an attempt in the calling task, which is the driver."""
         scope = Scope(run, on_ended, inline=True)
-        scope.task = asyncio.current_task()
+        scope.task = task = asyncio.current_task()
+        scope.cancels = 0 if task is None else task.cancelling()
         self._scopes[run.step, run.phase] = scope
-        self._land(scope, await self._attempt(scope, state, info))
+        # Stays where the user code ends the driver itself, as in a task of its own.
+        ended = _ended(run, UnknownReason.RAISED)
+        try:
+            ended = await self._attempt(scope, state, info)
+        finally:
+            scope.over = True
+            self._land(scope, ended)
 
     def beside(self, run: Run, state: SagaState, info: SagaInfo, on_ended: OnEnded) -> None:
         """Run an attempt in a task of its own."""
         scope = Scope(run, on_ended, inline=False)
         self._scopes[run.step, run.phase] = scope
         scope.task = self._env.spawn(self._fly(scope, state, info))
-        scope.task.add_done_callback(_report)
 
     def interrupt(self, reason: UnknownReason) -> None:
         """Interrupt all attempts."""
@@ -97,10 +104,11 @@ class Flights:
         ctx = SagaContext(saga_id=info.saga_id, step_name=run.step, attempt=run.attempt, phase=run.phase, source=view)
         argument, timeout = None, step.timeout
         if run.phase is Phase.COMPENSATION:
-            try:
-                ctx, argument = self._undoing(ctx, view)
-            except SagaSerializationError as error:
-                return replace(_ended(run, UnknownReason.NOT_STORABLE), error=error)
+            found, error = tried(self._undoing, ctx, view)
+            if found is None:
+                refused = error if isinstance(error, SagaSerializationError) else not_storable(error)
+                return replace(_ended(run, UnknownReason.NOT_STORABLE), error=refused)
+            ctx, argument = found
             timeout = step.compensation_timeout
         lane = None if timeout is None else env.timers.watch(scope, timeout, self._timed_out)
         exits = env.observers.enter(info, ctx) if env.observers.present else ()
@@ -112,6 +120,8 @@ class Flights:
                 lane.drop(scope)
             for leave in exits:
                 leave(None if ended is None else ended.error)
+        if ended.error is not None and ended.reason is None and not issubclass(type(ended.error), _OURS):
+            _report(ended.error)
         return ended
 
     def _undoing(self, ctx: SagaContext, view: StateView) -> tuple[SagaContext, object]:
@@ -142,12 +152,14 @@ class Flights:
         scope.on_ended(ended, scope)
 
 
-def _report(flight: asyncio.Task[None]) -> None:
-    """Tell of an error that is no Exception: nobody may catch it, and its attempt is UNKNOWN without its text."""
-    error = None if flight.cancelled() else flight.exception()
-    if error is not None:
-        context = {"message": "user code raised what is no Exception", "exception": error, "task": flight}
-        flight.get_loop().call_exception_handler(context)
+_OURS = (Exception, asyncio.CancelledError, GeneratorExit)
+"""What may come out of a coroutine; anything else was meant for somebody further out."""
+
+
+def _report(error: BaseException) -> None:
+    """Tell of an error that is no Exception: it was meant for somebody else, and the saga goes on without him."""
+    context = {"message": "user code raised what is no Exception", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _ended(run: Run, reason: UnknownReason) -> Ended:

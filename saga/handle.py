@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from saga.checks import check_seconds
+from saga.environment import CURRENT_SAGA, lent_seat
 from saga.exceptions import SagaExecutionError
-from saga.executor import CURRENT_SAGA
 from saga.results import result_of
 from saga.types import ENDED, LeaveReason
 from saga.visits import load_state
@@ -66,11 +66,18 @@ class SagaHandle:
         if CURRENT_SAGA.get() == self.saga_id:
             message = f"a step of saga {self.saga_id} waits for its own saga, which would never end"
             raise SagaExecutionError(message, saga_id=self.saga_id)
+        with lent_seat(self._host.runs):
+            return await self._rested(timeout)
+
+    async def _rested(self, timeout: float | None) -> SagaResult:
         clock = self._host.clock
         until = None if timeout is None else clock.monotonic() + timeout
         poll = FIRST_POLL
         while True:
-            run = self._host.runs.get(self.saga_id) or self._run
+            run = self._host.runs.get(self.saga_id)
+            if run is None or not run.exists:
+                # One that is not stored yet is somebody's attempt to start the same saga, which runs elsewhere.
+                run = self._run
             if run is not None:
                 self._run = run
                 left = None if until is None else until - clock.monotonic()

@@ -85,12 +85,12 @@ class Observers:
         """Tell all observers of these facts."""
         for event in events:
             for observer in self._observers:
-                self._guarded(observer, observer.on_event, saga, event)
+                self._guarded(observer, _tell, observer, saga, event)
 
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
         """Tell all observers that this process stops driving a saga."""
         for observer in self._observers:
-            self._guarded(observer, observer.on_leave, saga, reason)
+            self._guarded(observer, _leave, observer, saga, reason)
 
     def enter(self, saga: SagaInfo, ctx: SagaContext) -> list[Leave]:
         """Enter the context managers around an attempt; return how to leave them, innermost first."""
@@ -105,7 +105,7 @@ class Observers:
         def leave(error: BaseException | None) -> None:
             trace = None if error is None else error.__traceback__
             # What __exit__ returns is ignored: an observer cannot swallow an error of the user's code.
-            self._guarded(observer, manager.__exit__, None if error is None else type(error), error, trace)
+            self._guarded(observer, _exit, manager, None if error is None else type(error), error, trace)
 
         return leave
 
@@ -113,7 +113,9 @@ class Observers:
         # A method that awaits nothing cannot be cancelled: a CancelledError that comes out of it is its own.
         try:
             return call(*args)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - documented place 2: an observer raised
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - documented place 2: an observer raised
             self._raised(observer, error)
             return None
 
@@ -126,8 +128,27 @@ class Observers:
         if not self._telling:
             self._telling = True
             for each in self._observers:
-                self._guarded(each, each.on_error, observer, error)
+                self._guarded(each, _tell_error, each, observer, error)
             self._telling = False
+
+
+# What is looked up on an observer may raise as well, so it is looked up where that is caught.
+
+
+def _tell(observer: Observer, saga: SagaInfo, event: Event) -> None:
+    observer.on_event(saga, event)
+
+
+def _tell_error(observer: Observer, broken: Observer, error: BaseException) -> None:
+    observer.on_error(broken, error)
+
+
+def _leave(observer: Observer, saga: SagaInfo, reason: LeaveReason) -> None:
+    observer.on_leave(saga, reason)
+
+
+def _exit(manager: AbstractContextManager[None], *error: Any) -> None:
+    manager.__exit__(*error)
 
 
 def _entered(observer: Observer, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None] | None:
@@ -143,6 +164,6 @@ def _headers_of(observer: Observer, saga: SagaInfo) -> dict[str, str]:
     """Return an observer's headers; they are stored, so what is no text would make the journal unreadable."""
     headers = dict(observer.headers(saga))
     for part in (*headers, *headers.values()):
-        if not isinstance(part, str):
-            refuse("headers", headers, "a mapping of strings to strings")
+        if not isinstance(part, str) or part != part.encode("utf-8", "replace").decode():
+            refuse("headers", headers, "a mapping of strings to strings, each of which UTF-8 can encode")
     return headers

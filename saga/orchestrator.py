@@ -87,7 +87,6 @@ class SagaOrchestrator:
         self._closing: Latch[None] = Latch()
         self._starter = Starter(self._env, self._owned, self._closing)
         self._host = Host(self.storage, self.clock, self._closing, self._owned.runs, self.cancel)
-        self._background: list[asyncio.Task[None]] = []
 
     # life
 
@@ -103,7 +102,7 @@ class SagaOrchestrator:
         self._loop = asyncio.get_running_loop()
         if self._private:
             await self.storage.open()
-        self._background = self._owned.begin()
+        self._owned.begin()
         self.storage.listen(self._owned.wake)
         self._owned.sweep_soon()
         return self
@@ -117,8 +116,7 @@ class SagaOrchestrator:
             await self._owned.close()
             await self._drain()
         finally:
-            for task in self._background:
-                task.cancel()
+            self._owned.end()
             await self._env.close()
             if self._private:
                 await self.storage.close()

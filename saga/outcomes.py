@@ -9,9 +9,9 @@ import msgspec
 
 from saga.events import AttemptFailed, AttemptNotRun, AttemptSucceeded, AttemptUnknown, Event, LateOutcome
 from saga.exceptions import OutcomeUnknownError, SagaSerializationError
+from saga.foreign import read
 from saga.state import UNTOUCHED
 from saga.types import ErrorRecord, Outcome, Phase, SagaStatus, StepStatus, UnknownReason
-from saga.user_code import read
 
 if TYPE_CHECKING:
     from saga.definition import RetryPolicy, SagaDefinition, SagaStep
@@ -61,7 +61,7 @@ def record_of(error: BaseException | None, fallback: str = "") -> ErrorRecord:
     if error is None:
         return ErrorRecord("", fallback)
     text = _cut(_text_of(error)).replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-    return ErrorRecord(type(error).__name__, text)
+    return ErrorRecord(read(lambda: str(type(error).__name__), otherwise="Exception"), text)
 
 
 def _text_of(error: BaseException) -> str:
@@ -124,7 +124,7 @@ def late_outcome(ended: Ended) -> LateOutcome:
     if ended.error is None and ended.reason is None and not ended.not_run:
         outcome = Outcome.SUCCEEDED
     else:
-        doubt = ended.reason is not None or isinstance(ended.error, _UNKNOWN_ERRORS)
+        doubt = ended.reason is not None or _says_nothing(ended.error, _UNKNOWN_ERRORS)
         outcome = Outcome.UNKNOWN if doubt else Outcome.FAILED
     return LateOutcome(ended.step, ended.phase, ended.attempt, outcome, error)
 
@@ -167,7 +167,7 @@ def _compensation_fact(step: SagaStep, state: SagaState, ended: Ended, now: floa
         error = record_of(_raised(ended), fallback=_EXPLAINED[reason])
         return AttemptUnknown(ended.step, ended.phase, ended.attempt, reason, error, 0.0, free=True)
     error = record_of(_raised(ended), fallback=_EXPLAINED.get(reason, "") if reason else "")
-    if state.step(ended.step).result is None and isinstance(ended.error, _USER_MUST_RETURN):
+    if state.step(ended.step).result is None and issubclass(type(ended.error), _USER_MUST_RETURN):
         hint = (
             f"{error.message} (the action left no result, so the compensation got None: use ctx.action_key, or "
             f"declare compensate_on='success')"
@@ -181,7 +181,7 @@ def _compensation_fact(step: SagaStep, state: SagaState, ended: Ended, now: floa
 
 def _raised(ended: Ended) -> BaseException | None:
     """Return what the user's code raised; the cancellation that carried out an interruption is none of its own."""
-    carried_out = ended.reason in _BY_ENGINE and not isinstance(ended.error, Exception)
+    carried_out = ended.reason in _BY_ENGINE and not issubclass(type(ended.error), Exception)
     return None if carried_out else ended.error
 
 
@@ -191,19 +191,31 @@ def _judged(ended: Ended) -> BaseException | None:
 
 
 def _reason_of(step: SagaStep, error: BaseException | None) -> UnknownReason | None:
-    if isinstance(error, SagaSerializationError):
+    if issubclass(type(error), SagaSerializationError):
         return UnknownReason.NOT_STORABLE
-    if isinstance(error, (*_UNKNOWN_ERRORS, *step.unknown_on)):
-        return UnknownReason.RAISED
-    return None
+    return UnknownReason.RAISED if _says_nothing(error, (*_UNKNOWN_ERRORS, *step.unknown_on)) else None
+
+
+def _says_nothing(error: BaseException | None, kinds: tuple[type[Exception], ...]) -> bool:
+    """Whether an error, or one of a group, leaves open whether there was an effect. In doubt about that, it does."""
+    if error is None or issubclass(type(error), Exception):
+        group = issubclass(type(error), BaseExceptionGroup)
+        return read(issubclass, type(error), kinds, otherwise=True) or (
+            group and read(_holds, error, kinds, otherwise=True)
+        )
+    return True
+
+
+def _holds(group: BaseExceptionGroup, kinds: tuple[type[Exception], ...]) -> bool:
+    return group.subgroup(kinds) is not None
 
 
 def _retry_in(
     policy: RetryPolicy, phase: PhaseState, error: BaseException | None, now: float, draw: float
 ) -> float | None:
     """Return the delay before the next attempt, or None if there is none (R11)."""
-    kind: type[Any] = type(error) if isinstance(error, Exception) else RuntimeError
-    if not policy.retries(kind):
+    kind: type[Any] = type(error) if issubclass(type(error), Exception) else RuntimeError
+    if not read(policy.retries, kind, otherwise=False):
         return None
     spent = phase.spent + 1
     if policy.max_attempts is not None and spent >= policy.max_attempts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -10,21 +11,24 @@ from saga.clock import sleep
 from saga.events import AttentionSet, Event, Reshaped
 from saga.exceptions import (
     SagaClaimLostError,
-    SagaError,
     SagaStorageError,
     SagaStorageUnavailableError,
     SagaVersionMovedError,
 )
 from saga.executor import SagaRun
+from saga.outcomes import record_of
 from saga.recording import folded
 from saga.storage.base import Claim, Row
 from saga.types import Attention, AttentionCode, SagaInfo, UnknownReason
+from saga.user_code import caught
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from saga.definition import SagaDefinition
     from saga.environment import Environment
     from saga.registry import Registry
+    from saga.state import SagaState
     from saga.storage.base import StoredSaga
 
 CLAIMS_MAX = 500
@@ -34,6 +38,9 @@ BAD_CODE_PAUSE = 60.0
 """Seconds after which a saga whose code does not fit is due again."""
 
 CLAIM_TRIES = 3
+
+MEANT_WITHIN = 0.1
+"""A background loop that is cancelled within so many seconds of its beginning anew is not begun once more."""
 
 SUSPECTS_MAX = 8
 """Suspects (sagas that two processes in a row died with) that a process drives at once, when those before them did it
@@ -61,6 +68,8 @@ class Ownership:
         self._sweep_interval = sweep_interval
         self._claim_not_before = 0.0
         self._beat_failed = False
+        self._loops: set[asyncio.Task[None]] = set()
+        self._over = False
         self._sweeping = asyncio.Lock()
         self._sweep_soon: asyncio.Event = asyncio.Event()
         self._hinted: set[str] = set()
@@ -68,9 +77,34 @@ class Ownership:
         self._suspects: dict[str, SagaRun] = {}
         self._suspects_most = 1
 
-    def begin(self) -> list[asyncio.Task[None]]:
-        """Start both loops; the caller owns the tasks."""
-        return [self._env.spawn(self._forever(self._beat)), self._env.spawn(self._forever(self._sweep_when_due))]
+    def begin(self) -> None:
+        """Start both loops."""
+        self._keep(self._beat)
+        self._keep(self._sweep_when_due)
+
+    def end(self) -> None:
+        """Stop both loops."""
+        self._over = True
+        for loop in self._loops:
+            loop.cancel()
+
+    def _keep(self, work: Callable[[], Awaitable[None]], anew_at: float = -math.inf) -> None:
+        """Run a loop, and run it again where something cancels it that is not this class: user code, or a driver.
+
+        If that is cancelled as soon as it runs, somebody means it, such as who tears an event loop down.
+        """
+
+        def again(ended: asyncio.Task[None]) -> None:
+            self._loops.discard(ended)
+            now = self._env.clock.monotonic()
+            if not self._over and now - anew_at > MEANT_WITHIN:
+                context = {"message": "a background loop of the orchestrator was cancelled and begins anew"}
+                ended.get_loop().call_exception_handler({**context, "task": ended})
+                self._keep(work, now)
+
+        loop = self._env.spawn(self._forever(work))
+        self._loops.add(loop)
+        loop.add_done_callback(again)
 
     def forget(self, run: SagaRun) -> None:
         """Take a run out when this process stops driving it."""
@@ -229,13 +263,10 @@ class Ownership:
         """Drive a saga that was claimed; say why not where this process's code cannot carry it on."""
         record = stored.record
         claim = Claim(self._env.owner, token, self._env.ttl)
-        try:
-            if stored.unreadable is not None:
-                raise SagaStorageError(stored.unreadable, saga_id=record.saga_id)
-            state = folded(stored.entries)
-            definition = await self._registry.rebuild(state)
-        except SagaError as error:
-            return str(error)
+        rebuilt, error = await caught(self._rebuilt, stored)
+        if error is not None:
+            return record_of(error).message or type(error).__name__
+        state, definition = rebuilt
         reshaped: tuple[Event, ...] = (Reshaped(definition.shape),) if definition.shape != state.graph.shape else ()
         run = SagaRun(
             self._env, record.saga_id, definition, claim, state=state, first_facts=reshaped, on_left=self.forget
@@ -248,6 +279,12 @@ class Ownership:
         self._env.observers.on_events(run.info, stored.entries[-1].events)
         run.begin()
         return None
+
+    async def _rebuilt(self, stored: StoredSaga) -> tuple[SagaState, SagaDefinition]:
+        if stored.unreadable is not None:
+            raise SagaStorageError(stored.unreadable, saga_id=stored.record.saga_id)
+        state = folded(stored.entries)
+        return state, await self._registry.rebuild(state)
 
     def _watch(self, suspect: SagaRun) -> None:
         if not self._suspects:

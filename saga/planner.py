@@ -6,6 +6,7 @@ same decision, so one function serves the first run, a retry, and the recovery o
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +25,7 @@ from saga.events import (
     TurnedBack,
 )
 from saga.fold import apply
+from saga.foreign import read
 from saga.frontier import with_frontier
 from saga.outcomes import explain, interrupted
 from saga.state import UNTOUCHED, Failure, PhaseState, SagaState, StepState
@@ -313,13 +315,19 @@ class _Plan:
         # A cancel that took effect before the failure was recorded interrupts whatever the strategy (R13).
         if self.state.cause is TurnCause.FAILURE and not overtaken and not self._cancelled():
             step = RunningStep(name, self.state.step(name).action.started_at)
-            at = self.definition.strategy.cancel_at(step, self.state.failures[0].at)
+            at = self._chosen(step)
         if at is None:
             return
         if at <= self.now:
             self.interrupts.append((work, UnknownReason.CANCELLED))
         else:
             self._wake(at)
+
+    def _chosen(self, step: RunningStep) -> float | None:
+        """Return from when on the strategy has a running step cancelled; at once where it cannot say."""
+        at_once: float | None = self.now
+        at = read(self.definition.strategy.cancel_at, step, self.state.failures[0].at, otherwise=at_once)
+        return at if at is None or (isinstance(at, int | float) and not math.isnan(at)) else self.now
 
     def _undo_ready(self) -> None:
         waiting = list(self.state.undoing or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -41,6 +42,7 @@ class Recorder:
         writing: Whether an append is under way.
         stale: Whether others have appended what was not read yet.
         given_up: Whether nobody waits for writes any more.
+        cut: Whether an append was cancelled while it was under way, so that nobody here knows what is stored.
     """
 
     def __init__(self, env: Environment, saga_id: str, claim: Claim, state: SagaState | None) -> None:
@@ -52,6 +54,7 @@ class Recorder:
         self.writing = False
         self.stale = False
         self.given_up = False
+        self.cut = False
         self._renewed_at = env.clock.monotonic()
         self._stamp = env.clock.now() if state is None else state.updated_at
         self._stamped_at = self._renewed_at
@@ -127,6 +130,9 @@ class Recorder:
                 else:
                     self._stored(answer, sent_at, state, events, planned, now)
                     return True
+        except asyncio.CancelledError:
+            self.cut = True
+            raise
         finally:
             self.writing = False
 

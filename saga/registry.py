@@ -10,6 +10,7 @@ from saga.building import definition_of
 from saga.core import Saga
 from saga.definition import incompatibility
 from saga.exceptions import SagaDefinitionError
+from saga.outcomes import record_of
 from saga.types import StepStatus
 from saga.user_code import caught
 
@@ -37,6 +38,7 @@ class Registry:
             SagaDefinitionError: If one is no saga class, or two share name and version.
         """
         self._classes: dict[Key, type[Saga]] = {}
+        self._building: set[asyncio.Task[SagaDefinition]] = set()
         for cls in classes:
             self.add(cls)
 
@@ -73,20 +75,29 @@ class Registry:
         cls = self._classes[state.name, state.saga_version]
         saga, error = await caught(_remake, cls, state.arguments)
         if error is not None:
-            message = f"saga {state.name!r} cannot be made from its stored arguments: {type(error).__name__}: {error}"
+            told = record_of(error)
+            message = f"saga {state.name!r} cannot be made from its stored arguments: {told.type}: {told.message}"
             raise SagaDefinitionError(message, saga_name=state.name) from error
-        try:
-            async with asyncio.timeout(BUILD_SECONDS_MAX):
-                definition = await definition_of(saga)
-        except TimeoutError:
-            message = f"saga {state.name!r}: build() took longer than {BUILD_SECONDS_MAX:g} s; it should only add steps"
-            raise SagaDefinitionError(message, saga_name=state.name) from None
+        definition = await self._built(saga)
         started = frozenset(name for name, step in state.steps.items() if step.status is not StepStatus.NOT_STARTED)
         why = incompatibility(started, state.graph.shape, definition.shape)
         if why is not None:
             message = f"saga {state.name!r} version {state.saga_version!r} has another shape than its code: {why}"
             raise SagaDefinitionError(message, saga_name=state.name)
         return definition
+
+    async def _built(self, saga: Saga) -> SagaDefinition:
+        """Build in a task of its own, which is left to itself where it does not end, not even when it is cancelled."""
+        building = asyncio.get_running_loop().create_task(definition_of(saga))
+        self._building.add(building)
+        building.add_done_callback(self._building.discard)
+        done, _ = await asyncio.wait([building], timeout=BUILD_SECONDS_MAX)
+        if done:
+            return await building
+        building.cancel()
+        name = type(saga).saga_name
+        message = f"saga {name!r}: build() took longer than {BUILD_SECONDS_MAX:g} s; it should only add steps"
+        raise SagaDefinitionError(message, saga_name=name)
 
 
 async def _remake(cls: type[Saga], arguments: msgspec.Raw) -> Saga:

@@ -66,6 +66,7 @@ async def request_retry(env: Environment, saga_id: str, reason: str) -> None:
 
 def _checked(saga_id: str, reason: Any) -> str:
     check_saga_id(saga_id)
-    if not isinstance(reason, str) or not reason.strip() or len(reason) > REASON_LENGTH_MAX:
+    text = reason if isinstance(reason, str) else ""
+    if not text.strip() or len(text) > REASON_LENGTH_MAX or text != text.encode("utf-8", "replace").decode():
         refuse("reason", reason, f"a text of 1 to {REASON_LENGTH_MAX} characters that says why")
-    return reason
+    return text

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from saga.environment import CURRENT_SAGA, lent_seat
 from saga.exceptions import SagaAlreadyExistsError, SagaExecutionError, SagaNotFoundError
-from saga.executor import CURRENT_SAGA, SagaRun
+from saga.executor import SagaRun
 from saga.storage.base import Claim, NewSaga, Row
 from saga.types import LeaveReason, SagaInfo, SagaStatus
 from saga.visits import check_same, load_state
@@ -42,11 +43,12 @@ class Starter:
             if is_new:
                 await self._begin(run)
             try:
-                await run.created.wait()
+                with lent_seat(self._owned.runs):
+                    await run.created.wait()
             except SagaAlreadyExistsError:
                 # Somebody else has it, maybe in another process: the same saga is waited for, never taken over alive.
                 await self._check_stored(saga_id, created)
-                return self._owned.runs.get(saga_id)
+                return self._driven(saga_id)
             except SagaExecutionError:
                 if is_new or self._closing.done or not run.discarded:
                     raise
@@ -67,7 +69,7 @@ class Starter:
         """
         info = SagaInfo(saga_id, definition.name, definition.version)
         # Of one that this process drives observers know already; asked again, they would begin it a second time.
-        driven = saga_id in self._owned.runs
+        driven = self._driven(saga_id) is not None
         if not driven:
             created = replace(created, headers=self._env.observers.headers(info))
         row = Row(status=SagaStatus.PENDING)
@@ -82,7 +84,11 @@ class Starter:
         finally:
             if not driven:
                 self._env.observers.on_leave(info, reason)
-        return self._owned.runs.get(saga_id)
+        return self._driven(saga_id)
+
+    def _driven(self, saga_id: str) -> SagaRun | None:
+        run = self._owned.runs.get(saga_id)
+        return run if run is not None and run.exists else None
 
     def _run_for(self, saga_id: str, definition: SagaDefinition, created: Created) -> tuple[SagaRun, bool]:
         """Return the saga's run in this process, and whether it is a new one."""

@@ -1,24 +1,26 @@
-"""Calls code that users wrote and that may raise anything."""
+"""Calls coroutines that users wrote and that may raise anything."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from saga.exceptions import SagaSerializationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-T = TypeVar("T")
-
 
 async def caught(call: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
     """Call and await; return what came back and None, or None and what was raised.
 
-    A cancellation passes through, and so do KeyboardInterrupt and SystemExit, which end the process.
+    A cancellation that somebody asked for passes through, and so do KeyboardInterrupt and SystemExit, which end the
+    process. A CancelledError that nobody asked for is an error like any other.
     """
+    task = asyncio.current_task()
+    asked = 0 if task is None else task.cancelling()
     try:
         work = call(*arguments)
         if type(work) is not CoroutineType and not inspect.isawaitable(work):
@@ -26,16 +28,11 @@ async def caught(call: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseEx
                 f"it returned {type(work).__name__}, which cannot be awaited: declare it with 'async def'"
             )
         return await work, None
-    except (Exception, GeneratorExit) as error:  # noqa: BLE001 - documented place 1: user code raised
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except asyncio.CancelledError as error:
+        if task is None or task.cancelling() > asked:
+            raise
         return None, error
-
-
-def read(look: Callable[..., T], *arguments: Any, otherwise: T) -> T:
-    """Look at an object of the user's, such as an error's text; return this otherwise if that raises.
-
-    Attributes, lengths and texts are code, too, and what merely tells of an object must not fail with it.
-    """
-    try:
-        return look(*arguments)
-    except Exception:  # noqa: BLE001 - documented place 1: user code raised
-        return otherwise
+    except BaseException as error:  # noqa: BLE001 - documented place 1: user code raised
+        return None, error

@@ -28,7 +28,7 @@ class FailureStrategy(ABC):
 
     @abstractmethod
     def cancel_at(self, step: RunningStep, failed_at: float) -> float | None:
-        """Return the instant from which the running step is cancelled.
+        """Return the instant from which the running step is cancelled; where this raises, that is at once.
 
         Args:
             step: A step that runs.

@@ -40,3 +40,5 @@ def system_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     told = SimpleNamespace(time=lambda: EPOCH + seconds(), monotonic=seconds, clock_gettime=seconds, CLOCK_BOOTTIME=7)
     monkeypatch.setattr(saga.clock, "time", told)
+    monkeypatch.setattr(saga.clock.SystemClock, "now", lambda _clock: EPOCH + seconds())
+    monkeypatch.setattr(saga.clock.SystemClock, "monotonic", seconds)

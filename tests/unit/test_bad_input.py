@@ -30,6 +30,7 @@ from saga import (
     SagaError,
     SagaExecutionError,
     SagaPayloadTooLargeError,
+    SagaResult,
     SagaSerializationError,
     SagaStatus,
     SagaStepError,
@@ -812,19 +813,30 @@ def test_what_ends_the_process_is_not_swallowed_and_the_saga_is_recovered(error:
 
 @pytest.mark.asyncio
 async def test_an_error_that_is_no_exception_is_not_swallowed_and_the_saga_is_recovered() -> None:
-    """[row 50] Who waits is told, and the sweep takes the saga up again once its lease has run out."""
+    """[row 50] The loop's exception handler is told; whether there was an effect is not known, so it is undone."""
+    undone: list[str] = []
+    reports: list[BaseException] = []
 
     async def hush(ctx: SagaContext) -> None:
-        if ctx.attempt == 1:
-            raise Hush
+        raise Hush
 
-    cls = chain(step("a", hush))
-    async with orchestrator(sagas=[cls]) as runs:
-        handle = await runs.start(cls(), saga_id="s")
-        with pytest.raises(SagaExecutionError, match="the driver of saga s stopped") as told:
-            await handle.wait()
-        assert isinstance(told.value.__cause__, Hush)
-        assert (await runs.execute(cls(), saga_id="s")).success
+    async def note(result: object, ctx: SagaContext) -> None:
+        undone.append(ctx.step_name)
+
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context["exception"]))
+    for cls in (chain(step("a", compensation=note), step("b", hush, note)), dag(step("b", hush, note), step("c"))):
+        for result in (await cls().execute(), await executed(cls())):
+            assert result.status is SagaStatus.ROLLED_BACK
+            assert isinstance(result.error, SagaStepError)
+            assert isinstance(result.error.__cause__, Hush)
+    assert undone == ["b", "a", "b", "a", "b", "b"]
+    assert [type(each) for each in reports] == [Hush] * 4
+
+
+async def executed(saga: Saga) -> SagaResult:
+    """Run a saga in an orchestrator."""
+    async with orchestrator() as runs:
+        return await runs.execute(saga)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 50
 # The design asked for about 2,500; this is what the rules took, a hundred lines of it the start in a transaction of the
-# caller, the notice of lost state, and hints. It may grow with a rule that is kept, not with comfort.
-ENGINE_LINES_MAX = 4_360
+# caller, the notice of lost state, and hints; another hundred that user code which raises in odd places harms nobody.
+# It may grow with a rule that is kept, not with comfort.
+ENGINE_LINES_MAX = 4_540
 
 # The engine is everything in `saga` but the adapters and these: what draws and masks drives no saga, and the list
 # of public names is no code to be read.
@@ -48,7 +49,7 @@ OBSERVER = "an observer raised"
 BACKGROUND = "a background loop must outlive any storage error"
 BROAD_EXCEPTS = {
     ("saga/user_code.py", "caught"): USER_CODE,
-    ("saga/user_code.py", "read"): USER_CODE,
+    ("saga/foreign.py", "tried"): USER_CODE,
     ("saga/observers.py", "Observers._guarded"): OBSERVER,
     ("saga/ownership.py", "Ownership._forever"): BACKGROUND,
 }

@@ -82,6 +82,24 @@ def test_an_exception_that_python_itself_cannot_render_is_recorded_all_the_same(
     assert record.message
 
 
+class Nameless(type):
+    """A class that does not tell its name."""
+
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        """Fail."""
+        raise LookupError
+
+
+class NamelessError(Exception, metaclass=Nameless):
+    """An error of such a class."""
+
+
+def test_an_exception_whose_class_has_no_name_is_recorded_all_the_same() -> None:
+    """Under a name that can be read."""
+    assert record_of(NamelessError("no")).type == "Exception"
+
+
 def test_a_text_that_is_cut_ends_between_words() -> None:
     """Half a secret is none that could be known and masked."""
     url = "postgresql://shop:hunter2secret@db/shop"

@@ -156,15 +156,24 @@ async def test_a_timeout_says_that_it_was_one() -> None:
 async def test_a_crash_loop_is_a_resting_point_and_a_retry_goes_on_where_it_broke() -> None:
     """R18: whoever waits is told, and nobody holds the claim."""
     broken = [True]
+    falls: list[bool] = []
     attempts: list[int] = []
+
+    class Crashing(Line):
+        """A storage that breaks where the action's outcome is to be written, and takes the saga's driver with it."""
+
+        async def before(self, call: str) -> None:
+            if call == "append" and falls:
+                falls.clear()
+                message = "a bug"
+                raise RuntimeError(message)
 
     async def crash(ctx: SagaContext) -> None:
         attempts.append(ctx.attempt)
-        if broken:
-            raise Hush
+        falls.extend(broken)
 
     cls = chain(step("a", crash))
-    async with orchestrator(sagas=[cls]) as runs:
+    async with memory() as storage, orchestrator(Crashing(storage), sagas=[cls]) as runs:
         with pytest.raises(SagaExecutionError, match="the driver of saga s stopped"):
             await runs.execute(cls(), saga_id="s")
         parked = await runs.execute(cls(), saga_id="s")

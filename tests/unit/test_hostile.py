@@ -1,0 +1,544 @@
+"""User code and objects that raise where nobody expects it: the saga goes on by the rules, and harms no other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import enum
+import warnings
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from saga import (
+    FailureStrategy,
+    Limits,
+    Observer,
+    OutcomeUnknownError,
+    RetryPolicy,
+    RunningStep,
+    Saga,
+    SagaContext,
+    SagaInfo,
+    SagaOrchestrator,
+    SagaResult,
+    SagaStatus,
+    SagaValidationError,
+    StepStatus,
+)
+from tests.unit.kit import chain, dag, fail, leave, memory, orchestrator, raising, returning, step, undo
+
+ONCE = RetryPolicy(max_attempts=1)
+
+
+class OwnError(Exception):
+    """An error of the application's, of no type that the library or Python knows."""
+
+
+class Lazy:
+    """A proxy that is bound to nothing, as some frameworks have them."""
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        """Fail."""
+        raise OwnError
+
+
+class Odd(enum.Enum):
+    """An enum that cannot be shown."""
+
+    ONE = 1
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise OwnError
+
+    def __format__(self, spec: str) -> str:
+        """Fail."""
+        raise OwnError
+
+
+class Unset(msgspec.Struct):
+    """A struct one of whose fields may be missing."""
+
+    number: int
+
+
+def unset() -> Unset:
+    """Return one without its field."""
+    made = Unset(1)
+    del made.number
+    return made
+
+
+@dataclass
+class Checked:
+    """A result that checks itself when it is read back."""
+
+    number: int
+    strict = False
+
+    def __post_init__(self) -> None:
+        """Fail once rules have become strict."""
+        if type(self).strict:
+            raise OwnError
+
+
+class Picky(type):
+    """A class that does not say what is of it."""
+
+    def __instancecheck__(cls, other: object) -> bool:
+        """Fail."""
+        raise OwnError
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        """Fail."""
+        raise OwnError
+
+
+class PickyError(Exception, metaclass=Picky):
+    """An error of such a class."""
+
+
+class Hush(BaseException):
+    """An error that is no Exception."""
+
+
+async def cancel_myself(ctx: SagaContext) -> None:
+    """Cancel the task that runs this."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+async def cancel_again(ctx: SagaContext) -> None:
+    """Wait for too long, and answer the timeout with a cancellation of one's own."""
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        raise
+
+
+async def decimal(ctx: SagaContext) -> Decimal:
+    """Return a number that may not even be compared."""
+    return Decimal("sNaN")
+
+
+async def struct(ctx: SagaContext) -> Unset:
+    """Return a struct without its field."""
+    return unset()
+
+
+async def keys(ctx: SagaContext) -> dict[Odd, int]:
+    """Return keys that cannot be shown."""
+    return {Odd.ONE: 1}
+
+
+async def group(ctx: SagaContext) -> None:
+    """Fail as a TaskGroup does one of whose tasks got no answer."""
+    message = "two calls"
+    raise ExceptionGroup(message, [ValueError("no"), ExceptionGroup(message, [OutcomeUnknownError()])])
+
+
+async def four_ways(action: Any, **options: Any) -> list[tuple[SagaResult, list[str]]]:
+    """Run this action in the driver and beside a sibling, alone and orchestrated: results, and what was undone."""
+    answers = []
+    for kind in (chain, dag):
+        for alone in (True, False):
+            undone: list[str] = []
+
+            async def note(_result: Any, ctx: SagaContext, undone: list[str] = undone) -> None:
+                undone.append(ctx.step_name)
+
+            saga = kind(step("a", compensation=note), step("odd", action, note, **options))()
+            if alone:
+                result = await saga.execute()
+            else:
+                async with orchestrator() as runs:
+                    result = await runs.execute(saga)
+            answers.append((result, undone))
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("action", "options"),
+    [
+        (returning(Lazy()), {}),
+        (decimal, {}),
+        (struct, {}),
+        (keys, {}),
+        (raising(Hush), {}),
+        (cancel_myself, {}),
+        (cancel_again, {"timeout": 1.0}),
+        (raising(ValueError()), {"unknown_on": (PickyError,)}),
+        (group, {}),
+    ],
+    ids=[
+        "class",
+        "comparison",
+        "attribute",
+        "text",
+        "no Exception",
+        "cancels itself",
+        "cancels again",
+        "kind",
+        "group",
+    ],
+)
+@pytest.mark.usefixtures("system_time")
+@pytest.mark.asyncio
+async def test_what_leaves_the_outcome_open_is_undone(action: Any, options: dict[str, Any]) -> None:
+    """The saga turns back, with and without siblings: no driver stops, and no action is repeated by takeovers."""
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    for result, undone in await four_ways(action, retry=ONCE, **options):
+        assert result.status is SagaStatus.ROLLED_BACK
+        assert sorted(undone) == ["a", "odd"]
+        assert result.steps[1].attempts == 1
+
+
+@pytest.mark.asyncio
+async def test_a_stored_result_that_can_be_read_no_more_stops_no_other_undo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R9: its own undo fails visibly, and can be tried again when the code is mended."""
+    undone: list[str] = []
+
+    async def note(_result: Any, ctx: SagaContext) -> None:
+        undone.append(ctx.step_name)
+
+    async def checked(ctx: SagaContext) -> Checked:
+        return Checked(1)
+
+    async def tighten(ctx: SagaContext) -> None:
+        monkeypatch.setattr(Checked, "strict", True)
+        message = "turn back"
+        raise ValueError(message)
+
+    cls = chain(step("a", compensation=note), step("b", checked, note, compensation_retry=ONCE), step("c", tighten))
+    async with orchestrator() as runs:
+        result = await runs.execute(cls(), saga_id="s")
+        assert result.status is SagaStatus.FAILED
+        assert undone == ["a"]
+        assert result.steps[1].status is StepStatus.COMPENSATION_FAILED
+        monkeypatch.setattr(Checked, "strict", False)
+        await runs.retry("s", "mended")
+        assert (await runs.execute(cls(), saga_id="s")).status is SagaStatus.ROLLED_BACK
+    assert undone == ["a", "b"]
+
+
+class Lost(FailureStrategy):
+    """A strategy that answers what it was given."""
+
+    def __init__(self, answer: Any) -> None:
+        """Keep the answer."""
+        self.answer = answer
+
+    def cancel_at(self, step: RunningStep, failed_at: float) -> float | None:
+        """Answer, or raise."""
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        answer: float | None = self.answer
+        return answer
+
+
+@pytest.mark.parametrize("answer", [OwnError(), "soon", float("nan")], ids=["raises", "text", "nan"])
+@pytest.mark.asyncio
+async def test_a_strategy_that_cannot_say_cancels_at_once(answer: Any) -> None:
+    """The saga has failed already, so nothing is gained by waiting."""
+
+    async def slow(ctx: SagaContext) -> None:
+        await asyncio.sleep(1_000)
+
+    cls = dag(step("a", fail), step("b", slow, timeout=None), failure_strategy=Lost(answer))
+    result = await cls().execute()
+    assert result.status is SagaStatus.ROLLED_BACK
+    assert result.execution_time < 10
+
+
+@pytest.mark.asyncio
+async def test_a_warning_that_is_an_error_does_not_undo_an_undo() -> None:
+    """Where warnings are errors, one about a compensation's return value is told to the loop."""
+    reports: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context["message"]))
+
+    async def talkative(_result: Any, ctx: SagaContext) -> str:
+        return "done"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = await chain(step("a"), step("b", compensation=talkative), step("c", fail))().execute()
+    assert result.status is SagaStatus.ROLLED_BACK
+    assert [report for report in reports if "returned str, which is ignored" in report]
+
+
+class Misfit(Saga):
+    """A saga that cannot be made again."""
+
+    broken = ""
+
+    def __init__(self, number: int) -> None:
+        """Fail while it is broken."""
+        self.number = number
+        if self.broken == "init":
+            raise UnreadableError
+        if self.broken == "init cancelled":
+            raise asyncio.CancelledError
+
+    async def build(self) -> None:
+        """Fail while it is broken."""
+        if self.broken == "build":
+            message = "\udcff" * 3_000_000
+            raise ValueError(message)
+        if self.broken == "build cancelled":
+            raise asyncio.CancelledError
+        while self.broken == "build hangs":
+            try:
+                await asyncio.sleep(1_000)
+            except asyncio.CancelledError:
+                continue
+        await self.add_step("a", self.act)
+
+    async def act(self, ctx: SagaContext) -> None:
+        """Do nothing."""
+
+
+class UnreadableError(Exception):
+    """An error without a text."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise OwnError
+
+
+@pytest.mark.parametrize("how", ["init", "init cancelled", "build", "build cancelled", "build hangs"])
+@pytest.mark.asyncio
+async def test_a_saga_that_cannot_be_made_again_waits_visibly_and_holds_up_no_other(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R20: those behind it are carried on; the sweep goes on, too."""
+    good = chain(step("a"), name="Good")
+    async with memory() as storage:
+        for number in range(3):
+            await leave(storage, Misfit(number), f"bad-{number}")
+            await leave(storage, good(), f"good-{number}")
+        monkeypatch.setattr(Misfit, "broken", how)
+        async with orchestrator(storage, sagas=[Misfit, good]) as runs:
+            await asyncio.sleep(50)
+            for number in range(3):
+                assert (await runs.get(f"good-{number}")).status is SagaStatus.COMPLETED
+                bad = await runs.get(f"bad-{number}")
+                assert bad.attention is not None
+                assert bad.attention.code == "bad_code"
+                assert bad.attention.message
+                assert len(bad.attention.message) <= 4_096
+            monkeypatch.setattr(Misfit, "broken", "")
+            await asyncio.sleep(200)
+            for number in range(3):
+                assert (await runs.get(f"bad-{number}")).status is SagaStatus.COMPLETED
+
+
+@pytest.mark.asyncio
+async def test_a_step_that_cancels_every_task_stops_neither_heartbeats_nor_sweeps() -> None:
+    """Both begin anew, which is told to the loop; sagas that others left are still found."""
+    reports: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context["message"]))
+
+    async def kill_all(ctx: SagaContext) -> None:
+        mine = asyncio.current_task()
+        for task in asyncio.all_tasks() - {main}:
+            if task is not mine:
+                task.cancel()
+
+    main = asyncio.current_task()
+    cls = chain(step("a"), name="Left")
+    async with memory() as storage, orchestrator(storage, sagas=[cls]) as runs:
+        assert (await runs.execute(chain(step("k", kill_all))())).success
+        await leave(storage, cls(), "left")
+        await asyncio.sleep(60)
+        assert (await runs.get("left")).status is SagaStatus.COMPLETED
+    assert reports == ["a background loop of the orchestrator was cancelled and begins anew"] * 2
+
+
+@pytest.mark.asyncio
+async def test_a_cancellation_that_a_step_leaves_behind_hits_nobody() -> None:
+    """Neither the next step, nor the driver, nor the next step's own timeout."""
+
+    async def leave_one(ctx: SagaContext) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(5, task.cancel)
+
+    async def swallow(ctx: SagaContext) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await asyncio.sleep(1)
+        except asyncio.CancelledError:
+            return
+
+    async def slow(ctx: SagaContext) -> None:
+        await asyncio.sleep(20 if ctx.attempt == 1 else 0)
+
+    patient = RetryPolicy(max_attempts=3, jitter="none")
+    for first in (leave_one, swallow):
+        cls = chain(step("a", first), step("b", slow, timeout=10, retry=patient), step("c"))
+        async with orchestrator() as runs:
+            result = await runs.execute(cls())
+        assert result.success
+        assert (await cls().execute()).success
+
+
+@pytest.mark.parametrize("how", ["queued", "asleep", "left"])
+@pytest.mark.asyncio
+async def test_a_step_that_waits_for_another_saga_leaves_it_the_slot(how: str) -> None:
+    """R15a and back-pressure: nested sagas never wait for each other's slots, wherever the inner one is."""
+    runs: SagaOrchestrator
+    again = RetryPolicy(max_attempts=2, initial_interval=30.0, jitter="none")
+
+    async def flaky(ctx: SagaContext) -> None:
+        if how == "asleep" and ctx.attempt == 1:
+            message = "once more"
+            raise ValueError(message)
+
+    inner = chain(step("i", flaky, retry=again), name="Inner")
+
+    async def outer_step(ctx: SagaContext) -> None:
+        await asyncio.sleep(5)
+        assert (await runs.execute(inner(), saga_id="inner")).success
+
+    outer = chain(step("o", outer_step, timeout=None), name="Outer")
+    async with memory() as storage:
+        if how == "left":
+            await leave(storage, inner(), "inner")
+        async with orchestrator(storage, sagas=[inner, outer], limits=Limits(max_in_flight=1)) as runs:
+            first = [] if how == "left" else [inner()]
+            if how == "asleep":
+                await runs.start(first[0], saga_id="inner")
+                await asyncio.sleep(1)
+            handle = await runs.start(outer(), saga_id="outer")
+            others = []
+            if how == "queued":
+                others.append(asyncio.create_task(runs.execute(first[0], saga_id="inner")))
+            async with asyncio.timeout(200):
+                assert (await handle.wait()).success
+                await asyncio.gather(*others)
+            async with asyncio.timeout(200):
+                assert (await runs.execute(chain(step("z"), name="Later")())).success, "no slot is lost"
+
+
+@pytest.mark.asyncio
+async def test_a_deadline_that_has_passed_when_the_saga_is_stored_ends_it_at_once() -> None:
+    """Such as what is left of a caller's own."""
+    result = await chain(step("a"))().execute(deadline=1e-9)
+    assert result.status is SagaStatus.ROLLED_BACK
+    async with orchestrator() as runs:
+        result = await runs.execute(chain(step("a"))(), deadline=1e-9)
+    assert result.status is SagaStatus.ROLLED_BACK
+    assert result.steps[0].attempts == 0
+
+
+@pytest.mark.asyncio
+async def test_who_waits_for_a_saga_elsewhere_does_not_mind_a_start_that_fails_here() -> None:
+    """The second start of the same saga waits for a slot and is given up; the first one's handle still waits."""
+
+    async def slow(ctx: SagaContext) -> None:
+        await asyncio.sleep(50)
+
+    cls, blocking = chain(step("a", slow, timeout=None)), chain(step("b", slow, timeout=None), name="Blocking")
+    async with (
+        memory() as storage,
+        orchestrator(storage, seed="one") as there,
+        orchestrator(storage, seed="two", limits=Limits(max_in_flight=1)) as here,
+    ):
+        await there.start(cls(), saga_id="s")
+        handle = await here.start(cls(), saga_id="s")
+        waiting = asyncio.create_task(handle.wait())
+        await here.start(blocking(), saga_id="blocks")
+        second = asyncio.create_task(here.start(cls(), saga_id="s"))
+        await asyncio.sleep(5)
+        second.cancel()
+        await asyncio.sleep(1)
+        assert (await waiting).success
+
+
+class Jagged(Observer):
+    """An observer that breaks where it is looked at."""
+
+    def __init__(self, name: str) -> None:
+        """Break at this name."""
+        self.name = name
+
+    def __getattribute__(self, name: str) -> Any:
+        """Fail at the name."""
+        if name == object.__getattribute__(self, "name"):
+            raise OwnError
+        return object.__getattribute__(self, name)
+
+    def headers(self, saga: SagaInfo) -> dict[str, str]:
+        """Return what cannot be stored."""
+        return {"trace": "\udcff"}
+
+    def around(self, saga: SagaInfo, ctx: SagaContext) -> Any:
+        """Return what can be entered and not left."""
+
+        class Half:
+            def __enter__(self) -> None:
+                """Enter."""
+
+        return Half()
+
+
+@pytest.mark.parametrize("name", ["headers", "on_event", "around", "on_leave", "on_error", "none of them"])
+@pytest.mark.asyncio
+async def test_an_observer_that_breaks_where_it_is_looked_at_is_not_felt(name: str) -> None:
+    """It is reported, once."""
+    reports: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context["message"]))
+    async with orchestrator(observers=[Jagged(name)]) as runs:
+        assert (await runs.execute(chain(step("a"), step("b", compensation=undo))())).success
+    assert reports == ["observer Jagged raised; this is reported once"]
+
+
+@pytest.mark.asyncio
+async def test_a_context_variable_of_one_saga_is_not_seen_by_another() -> None:
+    """Also where a timer that another saga armed lets this one's driver be replaced."""
+    tenant = contextvars.ContextVar("tenant", default="none")
+    seen: list[str] = []
+
+    async def stubborn(ctx: SagaContext) -> None:
+        seen.append(tenant.get())
+        while True:
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                await asyncio.sleep(1_000)
+
+    async def note(_result: Any, ctx: SagaContext) -> None:
+        seen.append(tenant.get())
+
+    cls = chain(step("a", compensation=note), step("b", stubborn, timeout=10, retry=ONCE))
+    async with orchestrator() as runs:
+        tenant.set("A")
+        first = await runs.start(chain(step("w", stubborn, timeout=10, retry=ONCE), name="First")())
+        tenant.set("B")
+        second = await runs.start(cls())
+        assert (await first.wait()).status is SagaStatus.ROLLED_BACK
+        assert (await second.wait()).status is SagaStatus.ROLLED_BACK
+    assert seen == ["A", "B", "B"]
+
+
+@pytest.mark.parametrize("reason", ["\udcff", "", " ", "x" * 1_001, 7, None])
+@pytest.mark.asyncio
+async def test_a_reason_is_a_text_that_can_be_stored(reason: Any) -> None:
+    """In cancel and retry alike."""
+    async with orchestrator() as runs:
+        await runs.execute(chain(step("a"))(), saga_id="s")
+        for asked in (runs.cancel("s", reason), runs.retry("s", reason)):
+            with pytest.raises(SagaValidationError, match="reason must be a text"):
+                await asked
