@@ -74,7 +74,8 @@ class TradeExecutionSaga(DAGSaga):
         fill_first = partial(self._fill, order=first)
         await ask(f"fill_{first.venue}", fill_first, None, placed, pivot=True, unknown_on=NOT_AN_ANSWER)
         for order in others:
-            await insist(f"fill_{order.venue}", partial(self._fill, order=order), None, {f"fill_{first.venue}"})
+            fill_too = partial(self._fill, order=order, further=True)
+            await insist(f"fill_{order.venue}", fill_too, None, {f"fill_{first.venue}"})
         filled = {f"fill_{order.venue}" for order in others or [first]}
         await insist("clear", self._clear, None, filled)
         await insist("report", self._report, None, filled)
@@ -103,9 +104,9 @@ class TradeExecutionSaga(DAGSaga):
             limit_price=self.limit_price,
         )
 
-    async def _fill(self, ctx: SagaContext, *, order: ChildOrder) -> Fill:
+    async def _fill(self, ctx: SagaContext, *, order: ChildOrder, further: bool = False) -> Fill:
         placed: PlacedOrder = ctx.result_of(f"place_{order.venue}")
-        fill = await trading.fill(ctx, venue=order.venue, order_id=placed.order_id)
+        fill = await trading.fill(ctx, venue=order.venue, order_id=placed.order_id, further=further)
         logger.info("trade %s: bought %d at %s for %d each", self.trade_id, fill.quantity, order.venue, fill.price)
         return fill
 

@@ -140,8 +140,8 @@ def service(ledger: Ledger) -> Service:
     routes.action("/limit-checks", CheckLimit, check_limit)
     routes.action("/reservations", Reserve, reserve)
     routes.undo("/releases", Undo, release)
-    routes.action("/clearings", Clear, clear)
-    routes.action("/reports", Report, report)
+    routes.action("/clearings", Clear, clear, keep_refusals=False)
+    routes.action("/reports", Report, report, keep_refusals=False)
     routes.read("/pools", _CASH.pools)
     return routes
 

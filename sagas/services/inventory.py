@@ -79,7 +79,7 @@ def service(ledger: Ledger) -> Service:
     routes.action("/receipts", Receipt, receive)
     routes.action("/reservations", Reserve, reserve)
     routes.undo("/releases", Undo, release)
-    routes.action("/commits", Commit, commit)
+    routes.action("/commits", Commit, commit, keep_refusals=False)
     routes.read("/pools", _SHELVES.pools)
     return routes
 

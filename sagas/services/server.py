@@ -45,8 +45,11 @@ def _planned_fault(text: str) -> PlannedFault:
     path, _, rest = text.partition(":")
     fault, _, times = rest.partition(":")
     if not path.startswith("/") or not fault:
-        raise ValueError(text)
-    return PlannedFault(path, fault, int(times or 1))
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form PATH:FAULT[:TIMES]")
+    try:
+        return PlannedFault(path, fault, int(times or 1))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def serve(service: Service, options: argparse.Namespace) -> None:

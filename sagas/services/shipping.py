@@ -85,7 +85,7 @@ def service(ledger: Ledger) -> Service:
     routes.action("/room", Room, add_room)
     routes.action("/bookings", Book, book)
     routes.undo("/cancellations", Undo, cancel)
-    routes.action("/dispatches", Dispatch, dispatch)
+    routes.action("/dispatches", Dispatch, dispatch, keep_refusals=False)
     routes.read("/pools", _VANS.pools)
     return routes
 

@@ -81,7 +81,7 @@ def service(ledger: Ledger) -> Service:
     routes.action("/offers", Offer, offer)
     routes.action("/bookings", Book, book)
     routes.undo("/cancellations", Undo, cancel)
-    routes.action("/confirmations", Confirm, confirm)
+    routes.action("/confirmations", Confirm, confirm, keep_refusals=False)
     routes.read("/pools", _PLACES.pools)
     return routes
 

@@ -1,6 +1,8 @@
 """A trading venue: an order holds shares that are on offer, and is then cancelled or filled at the price it found.
 
-An accepted order is firm: the venue fills it whenever it is told to, and nobody else gets those shares.
+An accepted order is firm: the venue fills it whenever it is told to, and nobody else gets those shares. Who has bought
+at another venue already asks for a further fill: it does the same, but a refusal is not kept, as the buyer cannot turn
+back any more and asks again.
 Run it with ``python -m sagas.services.venue --db FILE``.
 """
 
@@ -102,6 +104,7 @@ def service(ledger: Ledger) -> Service:
     routes.action("/orders", Place, place)
     routes.undo("/cancellations", Undo, cancel)
     routes.action("/fills", Fill, fill)
+    routes.action("/further-fills", Fill, fill, keep_refusals=False)
     routes.read("/pools", _BOOK.pools)
     return routes
 

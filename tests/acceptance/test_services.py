@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +127,111 @@ async def test_a_refusal_is_kept_under_its_key(shop: Shop, name: str) -> None:
     assert (first.status_code, first.json()["error"]["code"]) == (409, "out_of_stock")
     assert again.json() == first.json()
     assert fresh.status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("service", "hold", "held", "use", "more"),
+    [
+        ("inventory", "/reservations", {"sku": "NAME", "quantity": 1}, "/commits", {}),
+        ("shipping", "/bookings", {"address": {"street": "s", "city": "c", "country": "NAME"}}, "/dispatches", {}),
+        ("airline", "/bookings", {"offer": "NAME", "places": 1}, "/confirmations", {}),
+        ("venue", "/orders", {"symbol": "NAME", "quantity": 1, "limit_price": 9}, "/further-fills", {}),
+        (
+            "brokerage",
+            "/reservations",
+            {"account": "NAME", "amount": 1},
+            "/clearings",
+            {"symbol": "ACME", "quantity": 1, "amount": 1},
+        ),
+    ],
+)
+async def test_a_refusal_of_what_stands_after_a_pivot_ends_with_its_cause(
+    shop: Shop, name: str, service: str, hold: str, held: dict[str, object], use: str, more: dict[str, object]
+) -> None:
+    """The caller cannot turn back: once the cause is mended, the same call under the same key is done."""
+    supply = {
+        "inventory": ("/receipts", {"sku": name, "quantity": 1}),
+        "shipping": ("/room", {"country": name, "parcels": 1}),
+        "airline": ("/offers", {"offer": name, "places": 1}),
+        "venue": ("/listings", {"symbol": name, "price": 1, "quantity": 1}),
+        "brokerage": ("/deposits", {"account": name, "amount": 1, "order_limit": 1}),
+    }
+    path, body = supply[service]
+    await shop.post(service, path, f"{name}:supply", **body)
+    wanted = json.loads(json.dumps({"reference": name, **held}).replace("NAME", name))
+    [holding] = [
+        value
+        for fact, value in (await shop.post(service, hold, f"{name}:hold", **wanted)).json().items()
+        if fact.endswith("_id")
+    ]
+    fact = {"/commits": "reservation_ids", "/clearings": "reservation_id", "/further-fills": "order_id"}
+    asked = {fact.get(use, "booking_id"): [holding] if use == "/commits" else holding, **more}
+
+    async def with_status(status: str) -> int:
+        db = sqlite3.connect(shop.directory / f"{service}.db", isolation_level=None)
+        db.execute("UPDATE holdings SET status = ? WHERE id = ?", (status, holding))
+        db.close()
+        return (await shop.post(service, use, f"{name}:use", **asked)).status_code
+
+    assert [await with_status("released"), await with_status("held")] == [409, 201]
+
+
+@pytest.mark.parametrize("fault", ["reply-lost", "slow=0"])
+async def test_a_refusal_on_purpose_does_not_contradict_what_happened(shop: Shop, name: str, fault: str) -> None:
+    """The money was taken: a repeat that is told to be declined gets the capture."""
+    held = (await hold(shop, name)).json()["authorisation_id"]
+    with suppress(httpx.TransportError):
+        await shop.post("payment", "/captures", f"{name}:take", fault=fault, authorisation_id=held)
+    again = await shop.post("payment", "/captures", f"{name}:take", fault="decline", authorisation_id=held)
+
+    assert (again.status_code, again.json()["amount"]) == (201, 500)
+
+
+async def test_a_refusal_on_purpose_is_kept_where_any_other_is(shop: Shop, name: str) -> None:
+    """A late duplicate of a declined hold holds nothing; a declined dispatch may be asked for again."""
+    body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
+    await shop.post("payment", "/authorisations", f"{name}:hold", fault="decline", **body)
+    late = await hold(shop, name)
+    dispatched = [
+        await shop.post("shipping", "/dispatches", f"{name}:go", fault=fault, booking_id="boo_none")
+        for fault in ("decline", "")
+    ]
+
+    assert (late.status_code, late.json()["error"]["code"]) == (409, "declined")
+    assert [answer.json()["error"]["code"] for answer in dispatched] == ["declined", "unknown_holding"]
+    assert await shop.booked("payment", reference=name) == []
+
+
+async def test_what_stands_under_a_key_comes_before_whether_the_call_can_be_read(shop: Shop, name: str) -> None:
+    """A call that cannot be read says nothing about an earlier one, nor gets past a tombstone."""
+    await hold(shop, name)
+    await shop.post("payment", "/voids", f"{name}:undo", undoes=f"{name}:other")
+    answers = [await shop.post("payment", "/authorisations", f"{name}:{key}", amount="x") for key in ("hold", "other")]
+
+    assert [answer.json()["error"]["code"] for answer in answers] == ["key_reused", "already_undone"]
+
+
+@pytest.mark.parametrize(
+    ("planned", "said"),
+    [
+        ({"fault": "gremlin"}, "no fault is called 'gremlin'; there are decline, error-before"),
+        ({"fault": "slow=soon"}, "slow needs seconds from 0, such as slow=0.5, not 'soon'"),
+        ({"fault": "slow=-1"}, "slow needs seconds from 0"),
+        ({"fault": "slow=nan"}, "slow needs seconds from 0"),
+        ({"fault": "slow"}, "slow needs seconds from 0"),
+        ({"fault": "decline=1"}, "decline takes no value"),
+        ({"fault": "decline", "times": 0}, "times must be from 1 to 10000, not 0"),
+        ({"fault": "decline", "times": 10**9}, "times must be from 1 to 10000"),
+    ],
+)
+async def test_a_fault_that_makes_no_sense_is_refused_when_it_is_planned(
+    shop: Shop, planned: dict[str, object], said: str
+) -> None:
+    """And not later, as a refusal of somebody's call."""
+    answer = await shop.clients["inventory"].post("/faults", json={"path": "/receipts", **planned})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+    assert said in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -420,6 +527,7 @@ async def test_a_planned_fault_breaks_as_many_calls_as_were_asked_for(shop: Shop
         ({"Idempotency-Key": "k"}, b'{"sku": "x", "quantity": "1"}', "bad_request"),
         ({"Idempotency-Key": "k"}, b'{"sku": "x", "quantity": 1, "colour": "red"}', "bad_request"),
         ({"Idempotency-Key": "k", "X-Fault": "gremlin"}, b'{"sku": "x", "quantity": 1}', "unknown_fault"),
+        ({"Idempotency-Key": "k", "X-Fault": "slow=x"}, b'{"sku": "x", "quantity": 1}', "unknown_fault"),
     ],
 )
 async def test_a_malformed_call_is_refused_by_name(
