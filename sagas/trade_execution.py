@@ -13,6 +13,7 @@ from functools import partial
 from saga import DAGSaga, FailFastWithGraceStrategy, SagaContext
 from sagas.actions import trading
 from sagas.actions.trading import CashReservation, Fill, PlacedOrder
+from sagas.checks import check_number
 from sagas.compensations.trading import cancel, release_cash
 from sagas.policies import ASK_AGAIN, NOT_AN_ANSWER, STEP_SECONDS, UNDO, UNTIL_DONE
 
@@ -49,10 +50,15 @@ class TradeExecutionSaga(DAGSaga):
             orders: How many shares to buy at which venue, each venue once.
 
         Raises:
-            ValueError: If there is no order, or one of no shares.
+            ValueError: If there is no order, one of no shares, two at one venue, or a limit price below 1.
         """
         if not orders or any(order.quantity < 1 for order in orders):
             raise ValueError(f"trade {trade_id}: orders must name at least one venue, and at least one share at each")
+        if len({order.venue for order in orders}) < len(orders):
+            raise ValueError(f"trade {trade_id}: orders must name each venue once: {[o.venue for o in orders]}")
+        check_number(f"trade {trade_id}: limit_price", limit_price)
+        shares = sum(order.quantity for order in orders)
+        check_number(f"trade {trade_id}: limit_price of all {shares} shares", shares * limit_price)
         self.trade_id = trade_id
         self.account = account
         self.symbol = symbol

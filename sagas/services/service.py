@@ -9,7 +9,7 @@ once the cause is mended, so there a refusal is not kept. Which of the two it is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sagas.checks import NUMBER_MAX
 from sagas.services.faults import DECLINE, FaultPlan, Faults, PlannedFault
 from sagas.services.ledger import Answer, Call, RefusedError, error_body
 
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=msgspec.Struct)
 
 PAGE_ROWS = 1_000
+
+Number = Annotated[int, msgspec.Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
+"""A whole number in a body, as large as can be kept. Whether it may be below 1 the effect says, under the key."""
+
+SEQ_DIGITS_MAX = 18
+"""Every number of so many digits fits into SQLite's integers."""
 
 
 class Undo(msgspec.Struct, forbid_unknown_fields=True):
@@ -146,8 +153,10 @@ class Service:
 
     async def _read_ledger(self, request: Request) -> Response:
         after = request.query_params.get("after", "0")
-        if not after.isdecimal():
-            return _reply(Answer(400, error_body("bad_request", f"after must be a ledger row's seq, not {after!r}")))
+        if not after.isdecimal() or len(after) > SEQ_DIGITS_MAX:
+            return _reply(
+                Answer(400, error_body("bad_request", f"after must be a ledger row's seq, not {after[:40]!r}"))
+            )
         return _json(self.ledger.rows(int(after), PAGE_ROWS))
 
     async def _read_audit(self, _request: Request) -> Response:

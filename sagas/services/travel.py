@@ -14,7 +14,7 @@ import msgspec
 from sagas.services.holdings import SCHEMA, Holdings, Words
 from sagas.services.ledger import Ledger
 from sagas.services.server import arguments, serve
-from sagas.services.service import Service, Undo
+from sagas.services.service import Number, Service, Undo
 
 if TYPE_CHECKING:
     from sagas.services.ledger import Entry, Facts
@@ -35,7 +35,7 @@ class Offer(msgspec.Struct, forbid_unknown_fields=True):
     """Places that can be booked: the seats of a flight, the rooms of a night, the cars of a class."""
 
     offer: str
-    places: int
+    places: Number
 
 
 class Book(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,7 +43,7 @@ class Book(msgspec.Struct, forbid_unknown_fields=True):
 
     reference: str
     offer: str
-    places: int
+    places: Number
 
 
 class Confirm(msgspec.Struct, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ from sagas.services.holdings import SCHEMA as HOLDINGS_SCHEMA
 from sagas.services.holdings import Holdings, Words
 from sagas.services.ledger import Ledger, RefusedError
 from sagas.services.server import arguments, serve
-from sagas.services.service import Service, Undo
+from sagas.services.service import Number, Service, Undo
 
 if TYPE_CHECKING:
     from sagas.services.ledger import Entry, Facts
@@ -41,8 +41,8 @@ class Listing(msgspec.Struct, forbid_unknown_fields=True):
     """Shares on offer at a price, in the currency's smallest unit."""
 
     symbol: str
-    price: int
-    quantity: int
+    price: Number
+    quantity: Number
 
 
 class Place(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,8 +50,8 @@ class Place(msgspec.Struct, forbid_unknown_fields=True):
 
     reference: str
     symbol: str
-    quantity: int
-    limit_price: int
+    quantity: Number
+    limit_price: Number
 
 
 class Fill(msgspec.Struct, forbid_unknown_fields=True):

@@ -448,6 +448,62 @@ async def test_a_mail_that_the_mail_server_could_not_take_is_in_nobodys_way(shop
     assert [mail["Subject"] for mail in shop.mailbox.mails if mail["To"] == body["to"]] == ["s"]
 
 
+@pytest.mark.parametrize(
+    ("service", "path", "body", "code"),
+    [
+        ("payment", "/authorisations", {"card": "tok_good", "amount": 1, "currency": "XXX"}, "unknown_currency"),
+        ("payment", "/authorisations", {"card": "tok_good", "amount": 0, "currency": "EUR"}, "bad_amount"),
+        ("payment", "/authorisations", {"card": "tok_good", "amount": 2**63, "currency": "EUR"}, "bad_request"),
+        ("inventory", "/reservations", {"sku": "x", "quantity": 2**53 + 1}, "bad_request"),
+        ("inventory", "/reservations", {"sku": "x", "quantity": -(2**70)}, "bad_request"),
+        ("airline", "/bookings", {"offer": "x", "places": 2**63}, "bad_request"),
+        ("venue", "/orders", {"symbol": "x", "quantity": 1, "limit_price": 2**64}, "bad_request"),
+        ("brokerage", "/deposits", {"account": "x", "amount": 1, "order_limit": -1}, "bad_number"),
+        ("brokerage", "/limit-checks", {"account": "x", "amount": 0}, "bad_number"),
+        ("brokerage", "/reports", {"symbol": "x", "quantity": -1, "amount": 1}, "bad_number"),
+        ("brokerage", "/reports", {"symbol": "x", "quantity": 1, "amount": 0}, "bad_number"),
+        (
+            "brokerage",
+            "/clearings",
+            {"reservation_id": "r", "symbol": "x", "quantity": 0, "amount": 1},
+            "bad_number",
+        ),
+    ],
+)
+async def test_a_number_that_makes_no_sense_is_refused(
+    shop: Shop, name: str, service: str, path: str, body: dict[str, object], code: str
+) -> None:
+    """Too small, too large for the ledger, or of a currency that nobody knows: 400, and no row."""
+    reference = {} if path in ("/deposits", "/limit-checks", "/clearings") else {"reference": name}
+    answer = await shop.post(service, path, f"{name}:key", **reference, **body)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+    assert await shop.booked(service, reference=name) == []
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1" * 19, "9" * 5_000])
+async def test_a_place_in_the_ledger_that_cannot_be_is_refused(shop: Shop, after: str) -> None:
+    """It is no row's number, or too large for one."""
+    answer = await shop.clients["inventory"].get(f"/ledger?after={after}")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+
+
+async def test_the_audit_of_payments_keeps_currencies_apart(shop: Shop, name: str) -> None:
+    """Two holds of one order, in euros and in dollars: 100 too much of one is not 100 too little of the other."""
+    for currency in ("EUR", "USD"):
+        body = {"reference": name, "card": "tok_good", "amount": 500, "currency": currency}
+        await shop.post("payment", "/authorisations", f"{name}:{currency}", **body)
+    db = sqlite3.connect(shop.directory / "payment.db", isolation_level=None)
+    for currency, more in (("EUR", 100), ("USD", -100)):
+        where = "WHERE reference = ? AND currency = ?"
+        db.execute(f"UPDATE authorisations SET amount = amount + ? {where}", (more, name, currency))  # noqa: S608
+    db.close()
+    problems = [text for text in (await shop.get("payment", "/audit"))["problems"] if name in text]
+
+    assert sorted(text.partition(" held")[0] for text in problems) == [f"{name} in EUR: 600", f"{name} in USD: 400"]
+
+
 async def test_error_before_has_no_effect_and_error_after_has_it(shop: Shop, name: str) -> None:
     """Both look alike to the caller; only the ledger knows."""
     body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
@@ -472,8 +528,7 @@ async def test_a_lost_reply_is_found_again_under_its_key(shop: Shop, name: str) 
 async def test_a_slow_action_that_is_undone_meanwhile_never_happens(shop: Shop, name: str) -> None:
     """The caller gives up, undoes, and the action that wakes up later meets the tombstone."""
     body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
-    slow = asyncio.create_task(shop.post("payment", "/authorisations", f"{name}:hold", fault="slow=0.3", **body))
-    await asyncio.sleep(0.05)
+    slow = asyncio.create_task(shop.post("payment", "/authorisations", f"{name}:hold", fault="slow=2", **body))
     undone = await shop.post("payment", "/voids", f"{name}:undo", undoes=f"{name}:hold")
 
     assert undone.json() == {"undone": False}
