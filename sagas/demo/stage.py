@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -75,7 +76,9 @@ class Stage:
 
     def plan(self, **more: Any) -> Plan:
         """Return a worker's plan on this stage."""
-        return Plan(domain=self.domain.name, storage=self.storage, services=self.services.addresses, **more)
+        return Plan(
+            parent=os.getpid(), domain=self.domain.name, storage=self.storage, services=self.services.addresses, **more
+        )
 
     async def start(self, plan: Plan) -> asyncio.subprocess.Process:
         """Start a worker, on this process's standard output."""
