@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,10 +13,20 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from saga import Outcome, ParallelFailureStrategy, SagaStatus
+from saga import (
+    AttemptStarted,
+    Event,
+    Observer,
+    Outcome,
+    ParallelFailureStrategy,
+    Phase,
+    SagaInfo,
+    SagaStatus,
+    TurnedBack,
+)
 from sagas.demo.domains.travel import DOMAIN, Trip
 from sagas.demo.plan import StepFault
-from sagas.travel_booking import TravelBookingSaga
+from sagas.travel_booking import GRACE_SECONDS, TravelBookingSaga
 from tests.acceptance.play import ANSWER_SECONDS, Play, playing
 
 pytestmark = pytest.mark.asyncio
@@ -25,6 +36,26 @@ EARLY, LATE = "VIE-LIS early", "VIE-LIS late"
 
 NEVER = f"slow={2 * ANSWER_SECONDS}"
 """A fault: no answer in time."""
+
+
+CAR_SECONDS = 2.0
+"""How long the car rental takes where the page compares the strategies."""
+
+
+class Turn(Observer):
+    """Measures how long after its turn a saga undoes the first step."""
+
+    def __init__(self) -> None:
+        self._turned = 0.0
+        self.to_first_undo = -1.0
+
+    def on_event(self, saga: SagaInfo, event: Event) -> None:
+        """Take the time."""
+        match event:
+            case TurnedBack():
+                self._turned = time.monotonic()
+            case AttemptStarted(phase=Phase.COMPENSATION) if self.to_first_undo < 0:
+                self.to_first_undo = time.monotonic() - self._turned
 
 
 @pytest_asyncio.fixture
@@ -45,26 +76,29 @@ async def test_a_trip_is_confirmed_by_every_supplier(agency: Play) -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "hotel", "car"),
+    ("strategy", "hotel", "car", "begins"),
     [
-        (ParallelFailureStrategy.FAIL_FAST, Outcome.UNKNOWN, Outcome.UNKNOWN),
-        (ParallelFailureStrategy.FAIL_FAST_WITH_GRACE, Outcome.SUCCEEDED, Outcome.UNKNOWN),
-        (ParallelFailureStrategy.WAIT_ALL, Outcome.SUCCEEDED, Outcome.SUCCEEDED),
+        (ParallelFailureStrategy.FAIL_FAST, Outcome.UNKNOWN, Outcome.UNKNOWN, 0.0),
+        (ParallelFailureStrategy.FAIL_FAST_WITH_GRACE, Outcome.SUCCEEDED, Outcome.UNKNOWN, GRACE_SECONDS),
+        (ParallelFailureStrategy.WAIT_ALL, Outcome.SUCCEEDED, Outcome.SUCCEEDED, CAR_SECONDS),
     ],
 )
 async def test_the_strategies_differ_in_what_is_known_of_the_other_bookings(
-    tmp_path: Path, strategy: ParallelFailureStrategy, hotel: Outcome, car: Outcome
+    tmp_path: Path, strategy: ParallelFailureStrategy, hotel: Outcome, car: Outcome, begins: float
 ) -> None:
     """The flight is refused at once, the hotel answers within the grace period and the car after it."""
     trip = Trip("trip-1", flight=EARLY, if_one_fails=strategy)
-    faults = StepFault(step="book_hotel", fault="slow=0.3"), StepFault(step="book_car", fault="slow=1.5")
-    async with playing(DOMAIN, tmp_path, 1, answer_seconds=5.0) as agency:
+    faults = StepFault(step="book_hotel", fault="slow=0.5"), StepFault(step="book_car", fault=f"slow={CAR_SECONDS}")
+    turn = Turn()
+    async with playing(DOMAIN, tmp_path, 1, turn, answer_seconds=5.0) as agency:
         result = await agency.run(trip, *faults)
 
         outcomes = {step.name: step.outcome for step in result.steps}
         assert result.status is SagaStatus.ROLLED_BACK
         assert outcomes["book_flight"] is Outcome.FAILED
         assert (outcomes["book_hotel"], outcomes["book_car"]) == (hotel, car)
+        # A little less, since the answer that turns it back takes a moment itself.
+        assert turn.to_first_undo >= begins - 0.2
         assert await agency.complaints() == []
 
 
