@@ -37,7 +37,7 @@ from sagas.services.service import Service, Undo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
     key TEXT PRIMARY KEY, reference TEXT NOT NULL, recipient TEXT NOT NULL, subject TEXT NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('offered', 'sent', 'withdrawn'))
@@ -242,4 +242,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     smtp_host, _, smtp_port = options.smtp.rpartition(":")
     mailer = Mailer(smtp_host, int(smtp_port))
-    serve(service(Ledger(options.db, _SCHEMA), mailer), options)
+    serve(service(Ledger(options.db, SCHEMA), mailer), options)

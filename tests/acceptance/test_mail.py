@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -15,7 +17,8 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from sagas.demo.mailbox import Mailbox
 from sagas.demo.processes import running_services
 from sagas.http import ANSWER_SECONDS, client
-from sagas.services.notification import SMTP_SECONDS
+from sagas.services.ledger import Call, Ledger
+from sagas.services.notification import SCHEMA, SMTP_SECONDS, Mailer, Message, Notification
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -159,6 +162,40 @@ async def test_an_address_that_cannot_be_written_to_is_refused(post: Post, key: 
 
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "mail_refused")
     assert await post.problems(key) == []
+
+
+async def test_a_refusal_that_is_no_utf_8_is_told_all_the_same(post: Post, key: str) -> None:
+    """Mail servers write their refusals in whatever encoding they like."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 here\r\n")
+        while line := await reader.readline():
+            writer.write("550 Empfänger unbekannt\r\n".encode("latin-1") if line[:4] == b"RCPT" else b"250 ok\r\n")
+        writer.close()
+
+    # The service knows one mail server: this one takes its place for a moment.
+    port = int(post.server.address.rpartition(":")[2])
+    await post.server.stop()
+    try:
+        async with await asyncio.start_server(refuse, "127.0.0.1", port):
+            refused = await post.send(key, f"{key}@example.org")
+    finally:
+        await post.server.start()
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "mail_refused")
+
+
+async def test_the_lock_of_a_mail_goes_with_its_call(tmp_path: Path) -> None:
+    """A service that runs for years keeps no lock for each mail it ever sent."""
+    ledger = Ledger(tmp_path / "mail.db", SCHEMA)
+    service = Notification(ledger, Mailer("127.0.0.1", 1))
+    mail = Message("r", "ann@example.org", "s", "t")
+    answers = await asyncio.gather(*(service.send(Call(f"{n % 5}", "/messages"), mail) for n in range(20)))
+    gc.collect()  # A traceback may hold on to what its frames had.
+
+    assert {answer.status for answer in answers} == {503}
+    assert len(service._locks) == 0  # noqa: SLF001 - nobody else can see it
+    ledger.close()
 
 
 async def test_a_mail_server_that_never_answers_leaves_the_mail_in_doubt(post: Post, key: str) -> None:
