@@ -28,8 +28,11 @@ ANSWER_SECONDS = 5.0
 
 _NOTHING_WAS_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
-_NO_REFUSALS = ("key_reused",)
-"""What a service answers to a call that it cannot judge: under this key it has done something else."""
+_NO_REFUSALS = ("bad_request", "key_reused", "no_key", "unknown_fault")
+"""What a service answers to a call that it cannot judge: this one was not understood, or its key was used otherwise.
+
+None of them says that there was no effect: an earlier call under the key may have had one.
+"""
 
 
 class _Refusal(msgspec.Struct):

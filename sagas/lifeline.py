@@ -16,7 +16,7 @@ def when_orphaned(parent: int, end: Callable[[], object]) -> None:
     """Call ``end`` on the running loop once the parent is gone.
 
     Args:
-        parent: What ``os.getppid()`` said when this process began.
+        parent: The process that started this one.
         end: What is called, once.
     """
 

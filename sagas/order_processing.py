@@ -14,10 +14,12 @@ from sagas.actions.inventory import StockCommitted
 from sagas.actions.notification import SentMessage
 from sagas.actions.payment import Authorisation, Capture
 from sagas.actions.shipping import Address, Shipment
+from sagas.checks import check_address, check_currency, check_number, check_reference, check_skus
 from sagas.compensations.inventory import release
 from sagas.compensations.payment import void
 from sagas.compensations.shipping import cancel
 from sagas.errors import OrderInvalidError
+from sagas.money import written
 from sagas.policies import ASK_AGAIN, NOT_AN_ANSWER, STEP_SECONDS, UNDO, UNTIL_DONE
 
 logger = logging.getLogger(__name__)
@@ -56,11 +58,22 @@ class OrderProcessingSaga(Saga):
             order_id: The shop's own number of the order.
             email: Where the confirmation goes.
             address: Where the goods go.
-            lines: What is ordered, each article once.
+            lines: What is ordered, each article once. Its sku names the step that reserves it: at most 150 printable
+                characters, and no colon.
             amount: What the customer agreed to pay, in the currency's smallest unit.
             card: The payment service's token of the card.
-            currency: The ISO 4217 code of the currency.
+            currency: The ISO 4217 code of the currency, one of ``sagas.money.EXPONENTS``.
+
+        Raises:
+            ValueError: If the amount is below 1, the currency is not known, the address cannot be one, an article comes
+                twice or its sku cannot name a step, or the number cannot stand in a mail's subject.
         """
+        check_reference("order_id", order_id)
+        what = f"order {order_id}"
+        check_address(what, email)
+        check_skus(what, (line.sku for line in lines))
+        check_number(f"{what}: amount", amount)
+        check_currency(what, currency)
         self.order_id = order_id
         self.email = email
         self.address = address
@@ -117,6 +130,6 @@ class OrderProcessingSaga(Saga):
 
     async def _notify(self, ctx: SagaContext) -> SentMessage:
         paid: Capture = ctx.result_of("capture")
-        text = f"We have charged {paid.amount / 100:.2f} {paid.currency}, and your goods are on their way."
+        text = f"We have charged {written(paid.amount, paid.currency)}, and your goods are on their way."
         subject = f"Your order {self.order_id}"
         return await notification.send(ctx, reference=self.order_id, to=self.email, subject=subject, text=text)

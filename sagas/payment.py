@@ -3,6 +3,9 @@
 Unlike in an order, taking the money is no point of no return here: until it is paid out it can be refunded, in full or
 all but a fee. Paying it out is the pivot. If the gateway's answer to the capture is lost, the capture is asked for
 again under its key; if no answer comes at all, all of it is refunded under that key, whether it took place or not.
+
+A fee that is kept stays with the gateway: this saga is undone then, and pays nothing out. Paying out the fees that were
+kept is a process of its own, which is not shown here.
 """
 
 import logging
@@ -11,6 +14,7 @@ from functools import partial
 from saga import Outcome, Saga, SagaContext
 from sagas.actions import payment
 from sagas.actions.payment import Authorisation, Capture, Confirmation, Settlement
+from sagas.checks import check_currency, check_number
 from sagas.compensations.payment import refund, void
 from sagas.policies import ASK_AGAIN, NOT_AN_ANSWER, STEP_SECONDS, UNDO, WAIT_FOR_HOLDER
 
@@ -30,16 +34,16 @@ class PaymentSaga(Saga):
             payment_id: The merchant's own number of the payment.
             card: The payment service's token of the card.
             amount: What is paid, in the currency's smallest unit.
-            currency: The ISO 4217 code of the currency.
+            currency: The ISO 4217 code of the currency, one of ``sagas.money.EXPONENTS``.
             fee: What the merchant keeps of money that was taken for certain and has to be given back; 0 refunds all.
 
         Raises:
-            ValueError: If the amount is below 1, or the fee below 0 or above the amount.
+            ValueError: If the amount is below 1, the currency not known, or the fee below 0 or above the amount.
         """
-        if amount < 1 or not 0 <= fee <= amount:
-            raise ValueError(
-                f"payment {payment_id}: amount {amount} must be at least 1, fee {fee} from 0 to the amount"
-            )
+        check_number(f"payment {payment_id}: amount", amount)
+        check_currency(f"payment {payment_id}", currency)
+        if not 0 <= fee <= amount:
+            raise ValueError(f"payment {payment_id}: fee must be from 0 to the amount of {amount}, not {fee}")
         self.payment_id = payment_id
         self.card = card
         self.amount = amount

@@ -21,7 +21,10 @@ UNDO = RetryPolicy(max_attempts=20, initial_interval=0.2, max_interval=60.0, ret
 """Backward: asked for about five minutes. A refusal is final: the saga is FAILED, since a person must decide."""
 
 UNTIL_DONE = RetryPolicy(max_attempts=None, initial_interval=0.2, max_interval=60.0, retry_on=NO_ANSWER)
-"""After the pivot: asked until there is an answer. A refusal parks the saga, since a person must decide."""
+"""After the pivot: asked until there is an answer. A refusal parks the saga, since a person must decide.
+
+Services keep no refusals of what stands there: after ``retry`` the same key is looked at anew.
+"""
 
 WAIT_FOR_HOLDER = RetryPolicy(
     max_attempts=None,

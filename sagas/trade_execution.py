@@ -13,6 +13,7 @@ from functools import partial
 from saga import DAGSaga, FailFastWithGraceStrategy, SagaContext
 from sagas.actions import trading
 from sagas.actions.trading import CashReservation, Fill, PlacedOrder
+from sagas.checks import check_number
 from sagas.compensations.trading import cancel, release_cash
 from sagas.policies import ASK_AGAIN, NOT_AN_ANSWER, STEP_SECONDS, UNDO, UNTIL_DONE
 
@@ -49,10 +50,15 @@ class TradeExecutionSaga(DAGSaga):
             orders: How many shares to buy at which venue, each venue once.
 
         Raises:
-            ValueError: If there is no order, or one of no shares.
+            ValueError: If there is no order, one of no shares, two at one venue, or a limit price below 1.
         """
         if not orders or any(order.quantity < 1 for order in orders):
             raise ValueError(f"trade {trade_id}: orders must name at least one venue, and at least one share at each")
+        if len({order.venue for order in orders}) < len(orders):
+            raise ValueError(f"trade {trade_id}: orders must name each venue once: {[o.venue for o in orders]}")
+        check_number(f"trade {trade_id}: limit_price", limit_price)
+        shares = sum(order.quantity for order in orders)
+        check_number(f"trade {trade_id}: limit_price of all {shares} shares", shares * limit_price)
         self.trade_id = trade_id
         self.account = account
         self.symbol = symbol
@@ -74,7 +80,8 @@ class TradeExecutionSaga(DAGSaga):
         fill_first = partial(self._fill, order=first)
         await ask(f"fill_{first.venue}", fill_first, None, placed, pivot=True, unknown_on=NOT_AN_ANSWER)
         for order in others:
-            await insist(f"fill_{order.venue}", partial(self._fill, order=order), None, {f"fill_{first.venue}"})
+            fill_too = partial(self._fill, order=order, further=True)
+            await insist(f"fill_{order.venue}", fill_too, None, {f"fill_{first.venue}"})
         filled = {f"fill_{order.venue}" for order in others or [first]}
         await insist("clear", self._clear, None, filled)
         await insist("report", self._report, None, filled)
@@ -103,9 +110,9 @@ class TradeExecutionSaga(DAGSaga):
             limit_price=self.limit_price,
         )
 
-    async def _fill(self, ctx: SagaContext, *, order: ChildOrder) -> Fill:
+    async def _fill(self, ctx: SagaContext, *, order: ChildOrder, further: bool = False) -> Fill:
         placed: PlacedOrder = ctx.result_of(f"place_{order.venue}")
-        fill = await trading.fill(ctx, venue=order.venue, order_id=placed.order_id)
+        fill = await trading.fill(ctx, venue=order.venue, order_id=placed.order_id, further=further)
         logger.info("trade %s: bought %d at %s for %d each", self.trade_id, fill.quantity, order.venue, fill.price)
         return fill
 

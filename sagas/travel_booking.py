@@ -13,6 +13,7 @@ from sagas.actions import notification, payment, travel
 from sagas.actions.notification import SentMessage
 from sagas.actions.payment import Authorisation, Capture
 from sagas.actions.travel import Booking, ConfirmedBooking
+from sagas.checks import check_address, check_currency, check_number, check_reference
 from sagas.compensations.payment import void
 from sagas.compensations.travel import cancel
 from sagas.policies import ASK_AGAIN, NOT_AN_ANSWER, STEP_SECONDS, UNDO, UNTIL_DONE, WAIT_FOR_OTHERS
@@ -57,14 +58,18 @@ class TravelBookingSaga(DAGSaga):
             travellers: How many travel.
             amount: What the trip costs, in the currency's smallest unit.
             card: The payment service's token of the card.
-            currency: The ISO 4217 code of the currency.
+            currency: The ISO 4217 code of the currency, one of ``sagas.money.EXPONENTS``.
             if_one_fails: What becomes of bookings that are on their way when another one fails.
 
         Raises:
-            ValueError: If nobody travels.
+            ValueError: If nobody travels, the amount is below 1, the currency is not known, the address cannot be one,
+                or the number cannot stand in a mail's subject.
         """
-        if travellers < 1:
-            raise ValueError(f"trip {trip_id}: travellers must be at least 1, not {travellers}")
+        check_reference("trip_id", trip_id)
+        check_address(f"trip {trip_id}", email)
+        for name, number in (("travellers", travellers), ("amount", amount)):
+            check_number(f"trip {trip_id}: {name}", number)
+        check_currency(f"trip {trip_id}", currency)
         self.trip_id = trip_id
         self.email = email
         self.flight = flight
@@ -74,10 +79,8 @@ class TravelBookingSaga(DAGSaga):
         self.amount = amount
         self.card = card
         self.currency = currency
-        if if_one_fails is ParallelFailureStrategy.FAIL_FAST_WITH_GRACE:
-            self.failure_strategy = FailFastWithGraceStrategy(GRACE_SECONDS)
-        else:
-            self.failure_strategy = if_one_fails
+        graceful = if_one_fails is ParallelFailureStrategy.FAIL_FAST_WITH_GRACE
+        self.failure_strategy = FailFastWithGraceStrategy(GRACE_SECONDS) if graceful else if_one_fails
 
     async def build(self) -> None:
         """Draw the graph."""

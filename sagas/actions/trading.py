@@ -90,13 +90,20 @@ async def place(
     return await call(ctx, venue, "/orders", body, PlacedOrder)
 
 
-async def fill(ctx: SagaContext, *, venue: str, order_id: str) -> Fill:
+async def fill(ctx: SagaContext, *, venue: str, order_id: str, further: bool = False) -> Fill:
     """Execute an order that was placed. It cannot be undone.
+
+    Args:
+        ctx: The attempt.
+        venue: The name of the venue's client among the orchestrator's resources.
+        order_id: The order.
+        further: Whether the trade has bought elsewhere already, so that it cannot turn back: a refusal may be asked
+            about again.
 
     Raises:
         RefusedError: The order was cancelled.
     """
-    return await call(ctx, venue, "/fills", {"order_id": order_id}, Fill)
+    return await call(ctx, venue, "/further-fills" if further else "/fills", {"order_id": order_id}, Fill)
 
 
 async def clear(ctx: SagaContext, *, reservation_id: str, symbol: str, quantity: int, amount: int) -> None:

@@ -25,6 +25,16 @@ TOMBSTONE = "tombstone"
 """The row of an undo that came before its action; it moves nothing."""
 
 
+UNFINISHED = (SagaStatus.PENDING, SagaStatus.EXECUTING, SagaStatus.COMPENSATING)
+
+NOT_ENDED: dict[SagaStatus | None, str] = {
+    None: "its saga is not stored",
+    SagaStatus.FAILED: "an undo failed, and a person has not settled it",
+    **dict.fromkeys(UNFINISHED, "it has not come to its end"),
+}
+"""What is said of a saga that is neither completed nor rolled back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Books:
     """What was read back from the services and the mail server.
@@ -111,19 +121,18 @@ def _case(
     rows: Mapping[str, Sequence[Row]],
     mails: Counter[str],
 ) -> Finding:
-    complaints: list[str] = []
-    told: list[str] = []
     dues = case.dues() if status is SagaStatus.COMPLETED else []
-    if status not in (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK):
-        complaints.append("it did not end")
-    for flow in flows:
-        moved = Moved(flow, rows.get(flow.service, ()))
-        told += moved.told()
-        complaints += moved.complaints([due for due in dues if flow.settles(due)], case.kept)
-    expected = sum(due.service == "notification" for due in dues)
-    if mails[case.email] != expected:
-        complaints.append(f"{_count(mails[case.email], 'mail')} received, {expected} due")
+    moves = [(flow, Moved(flow, rows.get(flow.service, ()))) for flow in flows]
+    told = [text for _, moved in moves for text in moved.told()]
     ending = "not started" if status is None else status.replace("_", " ")
+    complaints = [NOT_ENDED[status]] if status in NOT_ENDED else []
+    if status not in UNFINISHED:
+        # Of a saga that is still under way nobody can say yet what must be there.
+        for flow, moved in moves:
+            complaints += moved.complaints([due for due in dues if flow.settles(due)], case.kept)
+        expected = sum(due.service == "notification" for due in dues)
+        if mails[case.email] != expected:
+            complaints.append(f"{_count(mails[case.email], 'mail')} received, {expected} due")
     text = f"{case.number} {ending}: {', '.join(told) or 'nothing taken'}"
     return Finding(not complaints, "; ".join([text, *complaints]))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.text import Text
 
-from saga import SagaError, definition_of
+from saga import SagaError, SagaValidationError, definition_of
 from sagas.demo.domain import Run, Scene
 from sagas.demo.domains import DOMAINS
 from sagas.demo.load import Load, LoadStalledError, run_load, unfinished
@@ -38,7 +38,9 @@ STORY_DELAY_SECONDS = 0.03
 LOAD_DELAY_SECONDS = 0.005
 """How long a call of a service takes on average."""
 
+SEED_HELP = "The same sagas and faults as the load that printed it; what they meet of each other may differ."
 SAGAS_PER_KILL = 50
+URLS = "sqlite:///sagas.db, postgresql://user@host/database or redis://host:6379/0"
 SEEDS = 1_000_000
 
 
@@ -59,17 +61,20 @@ def demo(
     load: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Run so many sagas at random, with random faults and kills.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Repeat the load that was printed with it.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help=SEED_HELP)] = None,
     tamper: Annotated[bool, typer.Option("--tamper", help="Run a case twice, to see that the audit notices.")] = False,
     list_them: Annotated[bool, typer.Option("--list", help="Say what each demo shows, and end.")] = False,
 ) -> None:
     """Run one of the four domains on real services, and audit their ledgers: what goes wrong must add up, too.
 
-    Without options it tells a story of a few sagas. With --fail, --crash or --lose-reply it runs one saga that this
-    happens to. What is stored with --storage stays there.
+    Without options it tells a story of a few sagas. With --fail, --crash or
+    --lose-reply it runs one saga that this happens to. What is stored with
+    --storage stays there.
 
-    Exit status: 0 if everything ended as it should and the books add up, 1 if not, 2 if it was asked wrongly.
+    Exit status: 0 if everything ended as it should and the books add up, 1 if
+    not, 2 if it was asked wrongly.
     """
+    # The help keeps the lines of all paragraphs but the first, so they are short enough for 80 columns.
     console = stdout_console()
     if list_them:
         asyncio.run(_list(console))
@@ -77,12 +82,7 @@ def demo(
     if name not in DOMAINS:
         _refuse(f"there is no demo {name!r}; there are {', '.join(DOMAINS)} (saga demo --list)")
     broken = Broken(tuple(fail or ()), tuple(crash or ()), tuple(lose_reply or ()))
-    if load and (broken or tamper):
-        _refuse("--load breaks things at random; leave the other options out")
-    if seed is not None and not load:
-        _refuse("--seed is for --load")
-    if storage is not None and storage.startswith("memory:"):
-        _refuse("the demo's sagas are run by several processes: memory is of no use to them")
+    _refuse_what_does_not_go_together(load, seed, storage, aimed=bool(broken) or tamper)
     domain = DOMAINS[name]
     prefix = name if storage is None else f"{name}-{secrets.token_hex(3)}"
     if load:
@@ -91,6 +91,15 @@ def demo(
     else:
         work = _tell(console, domain, storage, broken, prefix, tamper=tamper)
     raise typer.Exit(_status_of(work))
+
+
+def _refuse_what_does_not_go_together(load: int | None, seed: int | None, storage: str | None, *, aimed: bool) -> None:
+    if load and aimed:
+        _refuse("--load breaks things at random; leave the other options out")
+    if seed is not None and not load:
+        _refuse("--seed is for --load")
+    if storage is not None and storage.startswith("memory:"):
+        _refuse("the demo's sagas are run by several processes: memory is of no use to them")
 
 
 def _status_of(work: Coroutine[Any, Any, bool]) -> int:
@@ -130,6 +139,9 @@ class Broken:
                 _refuse(f"{step} calls no service, so there is no answer to break; --crash {step} works")
         if len(self.crash) > 1:
             _refuse("a worker dies once: give --crash a single step")
+        answers = (*self.fail, *self.lose_reply)
+        if twice := [step for step in answers if answers.count(step) > 1]:
+            _refuse(f"{twice[0]} cannot go wrong in two ways: give it --fail or --lose-reply, once")
         faults = [StepFault(step=step, fault="decline") for step in self.fail]
         faults += [StepFault(step=step, fault="reply-lost") for step in self.lose_reply]
         told = [f"{step} is refused" for step in self.fail] + [
@@ -161,8 +173,18 @@ async def _run_load(console: Console, domain: Domain, storage: str | None, load:
 
 
 async def _refuse_if_in_use(domain: Domain, storage: str | None) -> None:
-    """Leave if the storage has sagas that the demo's workers would take for their own."""
-    if storage is not None and (number := await unfinished(domain, storage)):
+    """Leave if the storage cannot be used, or has sagas that the demo's workers would take for their own."""
+    if storage is None:
+        return
+    try:
+        number = await unfinished(domain, storage)
+    except SagaValidationError:
+        # The library's own advice names storages that several processes cannot share.
+        scheme = storage.partition(":")[0]
+        _refuse(f"--storage takes a URL such as {URLS}; '{scheme}:…' is none that the demo can use")
+    except SagaError as error:
+        _refuse(f"--storage cannot be used: {error}")
+    if number:
         what = f"unfinished sagas of {domain.saga.saga_name} ({number})"
         _refuse(f"that storage has {what}, which the demo's workers would carry on: use an empty one")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sagas.demo.plan import Crash, Job, StepFault
+from sagas.money import written
 
 if TYPE_CHECKING:
     import random
@@ -188,5 +189,5 @@ class Domain:
 
 
 def money(amount: int) -> str:
-    """Return an amount of the currency's smallest unit as people write it."""
-    return f"{amount / 100:.2f} {CURRENCY}"
+    """Return an amount of the demo's currency as people write it."""
+    return written(amount, CURRENCY)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from saga import Phase, SagaOrchestrator, SagaStatus, definition_of, open_storage
+from saga import Phase, SagaOrchestrator, definition_of, open_storage
+from sagas.demo.audit import UNFINISHED
 from sagas.demo.plan import Job, StepFault
 from sagas.demo.report import heading, report
 from sagas.demo.stage import end
@@ -31,7 +32,6 @@ STALLED_SECONDS = 120.0
 
 ANSWER_SECONDS = 1.0
 FAULTS = ("error-before", "error-after", "reply-lost", f"slow={1.5 * ANSWER_SECONDS}")
-UNFINISHED = (SagaStatus.PENDING, SagaStatus.EXECUTING, SagaStatus.COMPENSATING)
 
 
 class LoadStalledError(Exception):

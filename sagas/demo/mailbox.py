@@ -20,10 +20,12 @@ class Mailbox:
 
     Attributes:
         mails: What was received, in order.
+        answers: What it says to a recipient's address instead of taking it, such as ``550 no such user``.
     """
 
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
+        self.answers: dict[str, str] = {}
         self._port = 0
         self._server: asyncio.Server | None = None
 
@@ -51,6 +53,15 @@ class Mailbox:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    async def handle_RCPT(  # noqa: N802  (aiosmtpd's name)
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        """Take one recipient, or say what was told to be said instead."""
+        if address in self.answers:
+            return self.answers[address]
+        envelope.rcpt_tos.append(address)
+        return "250 taken"
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  (aiosmtpd's name)
         """Take one mail."""

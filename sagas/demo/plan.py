@@ -62,6 +62,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One worker's work.
 
     Attributes:
+        parent: The process that starts the worker. It is told, since a worker that is still starting cannot see any
+            more who that was if it is gone already.
         domain: The name of the domain.
         storage: The URL of the sagas' storage.
         services: The address of each service.
@@ -72,6 +74,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         told: Whether the facts are printed as they become durable.
     """
 
+    parent: int
     domain: str
     storage: str
     services: dict[str, str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
 import sys
@@ -85,7 +86,8 @@ class Services:
     def _launch(self, name: str) -> None:
         module, *options = self._commands[name]
         command = [sys.executable, "-m", f"sagas.services.{module}", "--db", str(self._directory / f"{name}.db")]
-        command += ["--port", str(self._ports[name]), *options]
+        # A service that is still starting cannot see any more who started it if that process is gone already.
+        command += ["--port", str(self._ports[name]), "--parent", str(os.getpid()), *options]
         with (self._directory / f"{name}.log").open("ab") as log:
             # A session of its own keeps Ctrl-C from the terminal away: the parent ends it in good order.
             self._processes[name] = subprocess.Popen(  # noqa: S603  (this interpreter, on a module of this package)

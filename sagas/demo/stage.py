@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,6 +38,7 @@ class Stage:
         domain: The domain.
         storage: The URL of the sagas' storage.
         services: The services' processes.
+        directory: Where they keep their files.
         clients: A client of each service.
         mailbox: What the mail server received.
         supplies: What the services were given first.
@@ -54,10 +56,10 @@ class Stage:
         self.domain = domain
         self.storage = storage
         self.services = services
+        self.directory = directory
         self.clients = clients
         self.mailbox = mailbox
         self.supplies: list[Supply] = []
-        self._directory = directory
         self._plans = 0
 
     async def supply(self, cases: int) -> None:
@@ -74,12 +76,14 @@ class Stage:
 
     def plan(self, **more: Any) -> Plan:
         """Return a worker's plan on this stage."""
-        return Plan(domain=self.domain.name, storage=self.storage, services=self.services.addresses, **more)
+        return Plan(
+            parent=os.getpid(), domain=self.domain.name, storage=self.storage, services=self.services.addresses, **more
+        )
 
     async def start(self, plan: Plan) -> asyncio.subprocess.Process:
         """Start a worker, on this process's standard output."""
         self._plans += 1
-        file = self._directory / f"plan-{self._plans}.json"
+        file = self.directory / f"plan-{self._plans}.json"
         file.write_bytes(msgspec.json.encode(plan))
         # A session of its own keeps Ctrl-C from the terminal away: this process ends it in good order.
         command = ["-m", "sagas.demo.worker", str(file)]

@@ -37,16 +37,19 @@ async def tell(console: Console, stage: Stage, scenes: Sequence[Scene], *, tampe
         console.print(f"  {name:<14} {url}")
     runs = [run for scene in scenes for run in scene.runs]
     await stage.supply(len(runs))
-    ended_well = True
-    for scene in scenes:
-        ended_well = await _play(console, stage, scene) and ended_well
+    wrong = [text for scene in scenes for text in await _play(console, stage, scene)]
     if tamper:
         await _tamper(console, stage, runs[0])
     endings = {number: record.status for number, record in (await stage.records()).items()}
-    return report(console, stage, [run.case for run in runs], endings, await stage.books()) and ended_well
+    even = report(console, stage, [run.case for run in runs], endings, await stage.books())
+    if wrong:
+        text = f"{'But not' if even else 'Not'} everything went as it was told: {'; '.join(wrong)}."
+        console.print(Text(text, style="bold red"))
+    return even and not wrong
 
 
-async def _play(console: Console, stage: Stage, scene: Scene) -> bool:
+async def _play(console: Console, stage: Stage, scene: Scene) -> list[str]:
+    """Play one scene, and return what did not go as it should."""
     for run in scene.runs[:-1]:
         heading(console, run.case.number, run.case.summary)
     heading(console, scene.runs[-1].case.number, f"{scene.runs[-1].case.summary}. {scene.text}")
@@ -54,8 +57,7 @@ async def _play(console: Console, stage: Stage, scene: Scene) -> bool:
     status = await stage.run(stage.plan(jobs=jobs, told=True))
     crash = next((run.crash for run in scene.runs if run.crash is not None), None)
     if crash is not None and status != KILLED:
-        console.print(Text(f"  ✗ nobody died: the saga never came to {crash.step}", style="bold red"))
-        return False
+        return [_wrong(console, f"nobody died: the saga never came to {crash.step}")]
     if crash is not None:
         text = f"  ☠ the worker is dead by SIGKILL: {crash.step} has run, and nothing of it is recorded"
         console.print(Text(text, style="red"))
@@ -69,26 +71,30 @@ async def _play(console: Console, stage: Stage, scene: Scene) -> bool:
         again = tuple(structs.replace(job, how="retry", faults=(), crash=None) for job in waiting)
         status = await stage.run(stage.plan(jobs=again, told=True))
         records = await stage.records()
-    return status == 0 and _as_expected(console, scene, records)
+    wrong = _unexpected(console, scene, records)
+    return wrong if status == 0 else [*wrong, _wrong(console, f"a worker ended with status {status}")]
 
 
 def _waits(record: SagaRecord | None) -> bool:
-    if record is None:
+    if record is None or not record.at_rest:
         return False
-    return record.status is SagaStatus.FAILED or (record.attention is not None and record.attention.blocking)
+    return record.status not in (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK)
 
 
-def _as_expected(console: Console, scene: Scene, records: Mapping[str, SagaRecord]) -> bool:
-    good = True
+def _unexpected(console: Console, scene: Scene, records: Mapping[str, SagaRecord]) -> list[str]:
+    wrong = []
     for run in scene.runs:
         record = records.get(run.case.number)
         ending = None if record is None else record.status
         expected = SagaStatus.COMPLETED if run.completes else SagaStatus.ROLLED_BACK
         if ending is not expected:
-            text = f"  ✗ {run.case.number} is {ending or 'not stored'}, it should be {expected}"
-            console.print(Text(text, style="bold red"))
-            good = False
-    return good
+            wrong.append(_wrong(console, f"{run.case.number} is {ending or 'not stored'}, it should be {expected}"))
+    return wrong
+
+
+def _wrong(console: Console, text: str) -> str:
+    console.print(Text(f"  ✗ {text}", style="bold red"))
+    return text
 
 
 async def _tamper(console: Console, stage: Stage, run: Run) -> None:

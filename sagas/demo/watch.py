@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from saga import Observer, Phase, SagaInfo
+from saga import (
+    AttemptFailed,
+    AttemptStarted,
+    AttemptSucceeded,
+    AttemptUnknown,
+    AttentionSet,
+    Completed,
+    Event,
+    Observer,
+    Phase,
+    RollbackFailed,
+    RolledBack,
+    SagaInfo,
+    TurnedBack,
+)
 
-ENDINGS = {
-    "TurnedBack": ("  turns back: what was done is undone", "yellow"),
-    "Completed": ("COMPLETED", "bold green"),
-    "RolledBack": ("ROLLED BACK", "bold yellow"),
-    "RollbackFailed": ("FAILED: an undo could not be done", "bold red"),
-}
-"""The facts about the saga as a whole that an onlooker needs, and how they are told."""
+Attempt = AttemptStarted | AttemptSucceeded | AttemptFailed | AttemptUnknown
+
+AT_ONCE_SECONDS = 0.005
+"""Below this a wait is told as none."""
 
 
 def stdout_console() -> Console:
@@ -43,43 +53,64 @@ class Watch(Observer):
         self._named = named
         self._began: dict[tuple[str, str, Phase], float] = {}
 
-    def on_event(self, saga: SagaInfo, event: Any) -> None:
+    def on_event(self, saga: SagaInfo, event: Event) -> None:
         """Print the fact, if it is worth a line."""
-        match type(event).__name__:
-            case "AttentionSet":
+        match event:
+            case AttentionSet():
                 self._line(saga, "!", "red", event.code, event.message)
-            case name if name in ENDINGS:
-                text, style = ENDINGS[name]
-                self._console.print(Text(f"  {saga.saga_id}  {text.strip()}" if self._named else text, style=style))
-            case name:
-                self._step_line(saga, name, event)
-
-    def _step_line(self, saga: SagaInfo, name: str, event: Any) -> None:
-        match name:
-            case "AttemptStarted":
-                self._began[saga.saga_id, event.step, event.phase] = time.monotonic()
-                if event.attempt > 1:
-                    self._line(saga, "·", "cyan", event.step, f"attempt {event.attempt}, under the same key")
-            case "AttemptSucceeded" if event.phase is Phase.ACTION:
-                self._line(saga, "✓", "green", event.step, self._took(saga, event))
-            case "AttemptSucceeded":
-                self._line(saga, "↩", "yellow", event.step, f"undone in {self._took(saga, event)}")
-            case "AttemptFailed" if event.retry_in is None:
-                self._line(saga, "✗", "red", event.step, event.error.message)
-            case "AttemptFailed":
-                again = f"{event.error.message}; again in {event.retry_in:.1f} s"
-                self._line(saga, "·", "yellow", event.step, again)
-            case "AttemptUnknown":
-                again = f"; again in {event.retry_in:.1f} s" if event.retry_in else ""
-                self._line(saga, "?", "yellow", event.step, f"outcome unknown: {event.error.message}{again}")
+            case TurnedBack():
+                self._whole(saga, f"  {self._turn(saga)}", "yellow")
+            case Completed():
+                self._whole(saga, "COMPLETED", "bold green")
+            case RolledBack():
+                self._whole(saga, "ROLLED BACK", "bold yellow")
+            case RollbackFailed():
+                self._whole(saga, "FAILED: an undo could not be done", "bold red")
+            case AttemptStarted() | AttemptSucceeded() | AttemptFailed() | AttemptUnknown():
+                self._attempt(saga, event)
             case _:
                 pass  # The other facts say nothing that an onlooker needs.
 
-    def _took(self, saga: SagaInfo, event: Any) -> str:
+    def _attempt(self, saga: SagaInfo, event: Attempt) -> None:
+        if isinstance(event, AttemptStarted):
+            self._began[saga.saga_id, event.step, event.phase] = time.monotonic()
+            if event.attempt > 1:
+                self._line(saga, "·", "cyan", event.step, f"attempt {event.attempt}, under the same key")
+            return
         began = self._began.pop((saga.saga_id, event.step, event.phase), None)
-        return "" if began is None else f"{time.monotonic() - began:.2f} s"
+        took = "" if began is None else f"{time.monotonic() - began:.2f} s"
+        match event:
+            case AttemptSucceeded(phase=Phase.ACTION):
+                self._line(saga, "✓", "green", event.step, took)
+            case AttemptSucceeded():
+                self._line(saga, "↩", "yellow", event.step, f"undone in {took}")
+            case AttemptFailed(retry_in=None):
+                self._line(saga, "✗", "red", event.step, event.error.message)
+            case AttemptFailed():
+                self._line(saga, "·", "yellow", event.step, f"{event.error.message}{_again(event.retry_in)}")
+            case AttemptUnknown():
+                # Where nothing is waited for the next line is the next attempt.
+                text = f"outcome unknown: {event.error.message}{_again(event.retry_in or None)}"
+                self._line(saga, "?", "yellow", event.step, text)
+
+    def _turn(self, saga: SagaInfo) -> str:
+        """Say what turning back means now: undos begin only when no step is at it any more."""
+        still = sum(saga_id == saga.saga_id and phase is Phase.ACTION for saga_id, _, phase in self._began)
+        if not still:
+            return "turns back: what was done is undone"
+        return f"turns back; {still} steps still run" if still > 1 else "turns back; 1 step still runs"
+
+    def _whole(self, saga: SagaInfo, text: str, style: str) -> None:
+        """Print a line about the saga as a whole."""
+        self._console.print(Text(f"  {saga.saga_id}  {text.strip()}" if self._named else text, style=style))
 
     def _line(self, saga: SagaInfo, symbol: str, style: str, subject: str, text: str) -> None:
         name = f"{saga.saga_id}  " if self._named else ""
         line = Text.assemble(f"  {name}", (symbol, style), f" {subject:<{self._width}} {text}".rstrip())
         self._console.print(line)
+
+
+def _again(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"; again in {seconds:.2f} s" if seconds >= AT_ONCE_SECONDS else "; again at once"

@@ -7,7 +7,6 @@ told to run or to carry on rest, 1 the process that started it is gone.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from saga import Observer, SagaOrchestrator, SagaStatus, definition_of, open_storage
+from saga import Observer, SagaOrchestrator, definition_of, open_storage
 from sagas.demo.breakage import BrokenCalls, Killer
 from sagas.demo.domains import DOMAINS
 from sagas.demo.plan import Plan
@@ -30,14 +29,13 @@ if TYPE_CHECKING:
 
 SWEEP_SECONDS = 0.5
 LOOK_SECONDS = 0.1
-AT_REST = (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK, SagaStatus.FAILED)
 
 
-async def work(plan: Plan, parent: int) -> None:
+async def work(plan: Plan) -> None:
     """Do what the plan says, unless the parent ends before."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  (a coroutine always runs in one)
-    when_orphaned(parent, task.cancel)
+    when_orphaned(plan.parent, task.cancel)
     domain = DOMAINS[plan.domain]
     calls, killer = BrokenCalls(), Killer()
     observers: list[Observer] = [killer]
@@ -85,8 +83,7 @@ async def work(plan: Plan, parent: int) -> None:
 async def _rests(orchestrator: SagaOrchestrator, saga_id: str) -> None:
     """Wait until a saga rests; the sweep finds by itself what nobody drives."""
     while True:
-        record = await orchestrator.get(saga_id)
-        if record.status in AT_REST or (record.attention is not None and record.attention.blocking):
+        if (await orchestrator.get(saga_id)).at_rest:
             return
         await asyncio.sleep(LOOK_SECONDS)
 
@@ -98,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     plan = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Plan)
     try:
-        asyncio.run(work(plan, os.getppid()))
+        asyncio.run(work(plan))
     except asyncio.CancelledError:
         return 1
     return 0

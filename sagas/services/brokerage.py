@@ -15,7 +15,7 @@ from sagas.services.holdings import SCHEMA as HOLDINGS_SCHEMA
 from sagas.services.holdings import Holdings, Words
 from sagas.services.ledger import Ledger, RefusedError
 from sagas.services.server import arguments, serve
-from sagas.services.service import Service, Undo
+from sagas.services.service import Number, Service, Undo
 
 if TYPE_CHECKING:
     from sagas.services.ledger import Entry, Facts
@@ -42,8 +42,8 @@ class Deposit(msgspec.Struct, forbid_unknown_fields=True):
     """Cash for an account; no single order of it may cost more than ``order_limit``."""
 
     account: str
-    amount: int
-    order_limit: int
+    amount: Number
+    order_limit: Number
 
 
 class CheckInstrument(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,7 +56,7 @@ class CheckLimit(msgspec.Struct, forbid_unknown_fields=True):
     """May this account place an order of this size?"""
 
     account: str
-    amount: int
+    amount: Number
 
 
 class Reserve(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,7 +64,7 @@ class Reserve(msgspec.Struct, forbid_unknown_fields=True):
 
     reference: str
     account: str
-    amount: int
+    amount: Number
 
 
 class Clear(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,8 +72,8 @@ class Clear(msgspec.Struct, forbid_unknown_fields=True):
 
     reservation_id: str
     symbol: str
-    quantity: int
-    amount: int
+    quantity: Number
+    amount: Number
 
 
 class Report(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,12 +81,13 @@ class Report(msgspec.Struct, forbid_unknown_fields=True):
 
     reference: str
     symbol: str
-    quantity: int
-    amount: int
+    quantity: Number
+    amount: Number
 
 
 def deposit(entry: Entry, asked: Deposit) -> Facts:
     """Put cash into an account, and set its limit."""
+    _check_number("order_limit", asked.order_limit, least=0)
     _CASH.add(entry, asked.account, asked.amount)
     entry.db.execute("INSERT OR REPLACE INTO limits VALUES (?, ?)", (asked.account, asked.order_limit))
     return {"account": asked.account, "amount": asked.amount}
@@ -101,6 +102,7 @@ def check_instrument(_entry: Entry, asked: CheckInstrument) -> Facts:
 
 def check_limit(entry: Entry, asked: CheckLimit) -> Facts:
     """Refuse orders that are too large for their account."""
+    _check_number("amount", asked.amount)
     row = entry.one("SELECT order_limit FROM limits WHERE account = ?", asked.account)
     if row is None:
         raise RefusedError(404, "unknown_account", f"no account is called {asked.account!r}")
@@ -122,14 +124,22 @@ def release(entry: Entry, asked: Undo) -> Facts:
 
 def clear(entry: Entry, asked: Clear) -> Facts:
     """Pay for the trade and free the rest."""
+    _check_number("quantity", asked.quantity)
     _CASH.use(entry, asked.reservation_id, asked.amount, symbol=asked.symbol, shares=asked.quantity)
     return {"reservation_id": asked.reservation_id, "amount": asked.amount}
 
 
 def report(entry: Entry, asked: Report) -> Facts:
     """Keep the report."""
+    _check_number("quantity", asked.quantity)
+    _check_number("amount", asked.amount)
     entry.record("reported", reference=asked.reference, item=asked.symbol, quantity=asked.quantity, amount=asked.amount)
     return {"reference": asked.reference}
+
+
+def _check_number(what: str, number: int, least: int = 1) -> None:
+    if number < least:
+        raise RefusedError(400, "bad_number", f"{what} must be at least {least}, not {number}")
 
 
 def service(ledger: Ledger) -> Service:
@@ -140,8 +150,8 @@ def service(ledger: Ledger) -> Service:
     routes.action("/limit-checks", CheckLimit, check_limit)
     routes.action("/reservations", Reserve, reserve)
     routes.undo("/releases", Undo, release)
-    routes.action("/clearings", Clear, clear)
-    routes.action("/reports", Report, report)
+    routes.action("/clearings", Clear, clear, keep_refusals=False)
+    routes.action("/reports", Report, report, keep_refusals=False)
     routes.read("/pools", _CASH.pools)
     return routes
 

@@ -5,7 +5,8 @@ the command line. To add a fault, write a function and name it in ``FAULTS``.
 
 | fault             | effect        | what the caller sees                      |
 |-------------------|---------------|-------------------------------------------|
-| ``decline``       | none          | 409, a refusal                            |
+| ``decline``       | none          | 409, a refusal, kept as any other is; or  |
+|                   |               | what stands under the key already         |
 | ``error-before``  | none          | 503                                       |
 | ``error-after``   | happened      | 500                                       |
 | ``reply-lost``    | happened      | the connection closes without an answer   |
@@ -15,6 +16,7 @@ the command line. To add a fault, write a function and name it in ``FAULTS``.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
@@ -33,12 +35,32 @@ if TYPE_CHECKING:
     Fault = Callable[[ASGIApp, Scope, Receive, Send, str], Awaitable[None]]
 
 
+DECLINE = "sagas.decline"
+"""What is true in a call's ASGI scope if the service is to refuse it.
+
+Not refused here: whether something stands under the key already only the service can say, in its transaction. A
+refusal of what has happened would be a lie on which the caller turns back.
+"""
+
+TIMES_MAX = 10_000
+
+
 class PlannedFault(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``POST /faults``: break the next ``times`` calls of ``path``."""
+    """The body of ``POST /faults``: break the next ``times`` calls of ``path``.
+
+    Raises:
+        ValueError: If there is no such fault, or ``times`` is not from 1 to 10,000.
+    """
 
     path: str
     fault: str
     times: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what would surprise a caller later."""
+        check_fault(self.fault)
+        if not 1 <= self.times <= TIMES_MAX:
+            raise ValueError(f"times must be from 1 to {TIMES_MAX}, not {self.times}")
 
 
 class Faults:
@@ -57,14 +79,16 @@ class Faults:
                 receive = await _received(receive)
                 await asyncio.sleep(self._delay * random.uniform(0.5, 1.5))  # noqa: S311  (a delay is no secret)
             spec = Headers(scope=scope).get("x-fault") or self._plan.next(scope["path"])
-        name, _, value = spec.partition("=")
-        if not name:
+        if not spec:
             await self._app(scope, receive, send)
-        elif name in FAULTS:
-            await FAULTS[name](self._app, scope, receive, send, value)
-        else:
-            body = error_body("unknown_fault", f"no fault is called {name!r}; there are {', '.join(FAULTS)}")
-            await JSONResponse(body, status_code=400)(scope, receive, send)
+            return
+        try:
+            check_fault(spec)
+        except ValueError as error:
+            await JSONResponse(error_body("unknown_fault", str(error)), status_code=400)(scope, receive, send)
+            return
+        name, _, value = spec.partition("=")
+        await FAULTS[name](self._app, scope, receive, send, value)
 
 
 class FaultPlan:
@@ -83,9 +107,29 @@ class FaultPlan:
         return queue.popleft() if queue else ""
 
 
-async def _decline(_app: ASGIApp, scope: Scope, receive: Receive, send: Send, _value: str) -> None:
-    body = error_body("declined", "declined on purpose")
-    await JSONResponse(body, status_code=409)(scope, receive, send)
+def check_fault(spec: str) -> None:
+    """Check that this is the name of a fault, and for ``slow`` how many seconds.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    name, _, value = spec.partition("=")
+    if name not in FAULTS:
+        raise ValueError(f"no fault is called {name!r}; there are {', '.join(FAULTS)}")
+    if name != "slow":
+        if value:
+            raise ValueError(f"{name} takes no value, not {value!r}")
+        return
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"slow needs seconds from 0, such as slow=0.5, not {value!r}")
+
+
+async def _decline(app: ASGIApp, scope: Scope, receive: Receive, send: Send, _value: str) -> None:
+    await app({**scope, DECLINE: True}, receive, send)
 
 
 async def _error_before(_app: ASGIApp, scope: Scope, receive: Receive, send: Send, _value: str) -> None:

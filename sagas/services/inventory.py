@@ -12,7 +12,7 @@ import msgspec
 from sagas.services.holdings import SCHEMA, Holdings, Words
 from sagas.services.ledger import Ledger
 from sagas.services.server import arguments, serve
-from sagas.services.service import Service, Undo
+from sagas.services.service import Number, Service, Undo
 
 if TYPE_CHECKING:
     from sagas.services.ledger import Entry, Facts
@@ -32,7 +32,7 @@ class Receipt(msgspec.Struct, forbid_unknown_fields=True):
     """Goods that arrive in the warehouse."""
 
     sku: str
-    quantity: int
+    quantity: Number
 
 
 class Reserve(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,7 +40,7 @@ class Reserve(msgspec.Struct, forbid_unknown_fields=True):
 
     reference: str
     sku: str
-    quantity: int
+    quantity: Number
 
 
 class Commit(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,7 +79,7 @@ def service(ledger: Ledger) -> Service:
     routes.action("/receipts", Receipt, receive)
     routes.action("/reservations", Reserve, reserve)
     routes.undo("/releases", Undo, release)
-    routes.action("/commits", Commit, commit)
+    routes.action("/commits", Commit, commit, keep_refusals=False)
     routes.read("/pools", _SHELVES.pools)
     return routes
 

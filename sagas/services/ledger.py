@@ -133,20 +133,23 @@ class Ledger:
         with self._transaction() as db:
             return _known(Entry(db, call.key), call)
 
-    def perform(self, call: Call, effect: Callable[[Entry], Facts], status: int = 200) -> Answer:
+    def perform(
+        self, call: Call, effect: Callable[[Entry], Facts], status: int = 200, *, keep_refusals: bool = True
+    ) -> Answer:
         """Do the effect once and store its answer; answer a repeat with the first answer.
 
         Args:
             call: What is asked for.
             effect: Writes through the entry and returns the answer's body, or raises ``RefusedError``.
             status: The HTTP status of success.
+            keep_refusals: Whether a repeat gets a final refusal again. If not, each repeat is looked at anew.
         """
         with self._transaction() as db:
             entry = Entry(db, call.key)
             answer = _known(entry, call)
             if answer is None:
                 answer, final = _attempt(entry, effect, status)
-                if final:
+                if answer.took_effect or (final and keep_refusals):
                     _store(entry, call, answer)
             return answer
 
@@ -163,13 +166,9 @@ class Ledger:
                 entry.record("tombstone", undoes=undoes)
             if answer is None or not answer.took_effect:
                 return {"undone": False}
-            try:
-                return {"undone": True, **effect(entry)}
-            except RefusedError as refusal:
-                refusal.final = False
-                raise
+            return {"undone": True, **effect(entry)}
 
-        return self.perform(call, undo_if_done)
+        return self.perform(call, undo_if_done, keep_refusals=False)
 
     def note(self, key: str, write: Callable[[Entry], None]) -> None:
         """Write something that is no answer yet, in a transaction of its own."""

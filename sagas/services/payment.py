@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sagas.money import EXPONENTS
 from sagas.services.ledger import Entry, Facts, Ledger, RefusedError
 from sagas.services.server import arguments, serve
-from sagas.services.service import Service, Undo
+from sagas.services.service import Number, Service, Undo
 
 if TYPE_CHECKING:
     import sqlite3
@@ -63,7 +64,7 @@ class Authorise(msgspec.Struct, forbid_unknown_fields=True):
 
     reference: str
     card: str
-    amount: int
+    amount: Number
     currency: str
 
 
@@ -86,15 +87,21 @@ class Settle(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Refund(Undo, forbid_unknown_fields=True):
-    """Give back what a capture took, all but ``keep`` of it."""
+    """Give back what a capture took, all but ``keep`` of it.
 
-    keep: int = 0
+    What is kept is not paid out here: a capture that was refunded, if only in part, is never settled.
+    """
+
+    keep: Number = 0
 
 
 def authorise(entry: Entry, asked: Authorise) -> Facts:
     """Hold the amount if the card allows it."""
     if asked.amount < 1:
         raise RefusedError(400, "bad_amount", f"an amount is at least 1, not {asked.amount}")
+    if asked.currency not in EXPONENTS:
+        accepted = ", ".join(EXPONENTS)
+        raise RefusedError(400, "unknown_currency", f"{asked.currency!r} is not settled here, but {accepted} are")
     if asked.card not in CARDS:
         raise RefusedError(404, "unknown_card", f"no card is called {asked.card!r}")
     if asked.card == "tok_declined":
@@ -175,7 +182,7 @@ def void(entry: Entry, asked: Undo) -> Facts:
 
 
 def refund(entry: Entry, asked: Refund) -> Facts:
-    """Give captured money back."""
+    """Give captured money back; where all of it is kept, nothing moves and the ledger has no row of it."""
     taken = entry.one(f"{_CAPTURES} WHERE captures.key = ?", asked.undoes)
     if taken is None:
         raise RefusedError(409, "not_a_capture", f"the key {asked.undoes!r} made no capture")
@@ -187,7 +194,8 @@ def refund(entry: Entry, asked: Refund) -> Facts:
         raise RefusedError(409, "bad_amount", f"{asked.keep} cannot be kept of the {left} left of {taken['id']}")
     entry.db.execute("UPDATE captures SET refunded = refunded + ? WHERE id = ?", (amount, taken["id"]))
     entry.db.execute("UPDATE authorisations SET status = 'refunded' WHERE id = ?", (taken["authorisation_id"],))
-    entry.record("refunded", reference=taken["reference"], amount=amount, currency=taken["currency"])
+    if amount:
+        entry.record("refunded", reference=taken["reference"], amount=amount, currency=taken["currency"])
     return {"capture_id": taken["id"], "amount": amount}
 
 
@@ -201,30 +209,34 @@ def _held(entry: Entry, authorisation_id: str) -> sqlite3.Row:
 
 
 def problems(ledger: Ledger) -> list[str]:
-    """Say for which references holds and takings differ from what the ledger adds up to."""
+    """Say for which references and currencies holds and takings differ from what the ledger adds up to."""
     compared = ledger.read("""
         WITH booked AS (
-            SELECT facts ->> 'reference' AS reference, operation, facts ->> 'amount' AS amount FROM ledger
+            SELECT facts ->> 'reference' AS reference, facts ->> 'currency' AS currency, operation,
+                facts ->> 'amount' AS amount
+            FROM ledger
         ), added_up AS (
-            SELECT reference,
+            SELECT reference, currency,
                 sum(CASE operation WHEN 'authorised' THEN amount
                                    WHEN 'voided' THEN -amount WHEN 'captured' THEN -amount ELSE 0 END) AS held,
                 sum(CASE operation WHEN 'captured' THEN amount WHEN 'refunded' THEN -amount ELSE 0 END) AS taken,
                 sum(CASE operation WHEN 'settled' THEN amount ELSE 0 END) AS settled
-            FROM booked WHERE reference IS NOT NULL GROUP BY reference
+            FROM booked WHERE reference IS NOT NULL AND amount IS NOT NULL GROUP BY reference, currency
         ), standing AS (
-            SELECT reference,
+            SELECT reference, currency,
                 sum(CASE status WHEN 'held' THEN authorisations.amount ELSE 0 END) AS held,
                 sum(coalesce(captures.amount - refunded, 0)) AS taken, sum(coalesce(settled, 0)) AS settled
-            FROM authorisations LEFT JOIN captures ON authorisation_id = authorisations.id GROUP BY reference
+            FROM authorisations LEFT JOIN captures ON authorisation_id = authorisations.id
+            GROUP BY reference, currency
         )
-        SELECT reference, coalesce(standing.held, 0) AS held, coalesce(standing.taken, 0) AS taken,
+        SELECT reference, currency, coalesce(standing.held, 0) AS held, coalesce(standing.taken, 0) AS taken,
             coalesce(standing.settled, 0) AS settled, coalesce(added_up.held, 0) AS ledger_held,
             coalesce(added_up.taken, 0) AS ledger_taken, coalesce(added_up.settled, 0) AS ledger_settled
-        FROM standing FULL JOIN added_up USING (reference)""")
+        FROM standing FULL JOIN added_up USING (reference, currency)""")
     kinds = ("held", "taken", "settled")
     return [
-        f"{row['reference']}: {_told(row, kinds)}, the ledger says {_told(row, [f'ledger_{kind}' for kind in kinds])}"
+        f"{row['reference']} in {row['currency']}: {_told(row, kinds)}, "
+        f"the ledger says {_told(row, [f'ledger_{kind}' for kind in kinds])}"
         for row in compared
         if any(row[kind] != row[f"ledger_{kind}"] for kind in kinds)
     ]

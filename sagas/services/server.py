@@ -37,6 +37,13 @@ def arguments(name: str) -> argparse.ArgumentParser:
         help="break the next calls of a path, such as /captures:reply-lost:2",
     )
     parser.add_argument("--otlp", metavar="URL", help="where an OTLP/HTTP receiver takes spans; none are made without")
+    parser.add_argument(
+        "--parent",
+        type=int,
+        default=os.getppid(),
+        metavar="PID",
+        help="end with this process; without, with its parent",
+    )
     parser.set_defaults(name=name)
     return parser
 
@@ -45,8 +52,11 @@ def _planned_fault(text: str) -> PlannedFault:
     path, _, rest = text.partition(":")
     fault, _, times = rest.partition(":")
     if not path.startswith("/") or not fault:
-        raise ValueError(text)
-    return PlannedFault(path, fault, int(times or 1))
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form PATH:FAULT[:TIMES]")
+    try:
+        return PlannedFault(path, fault, int(times or 1))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def serve(service: Service, options: argparse.Namespace) -> None:
@@ -59,7 +69,6 @@ def serve(service: Service, options: argparse.Namespace) -> None:
     for fault in options.fault:
         service.faults.add(fault)
     app = traced(service.app(options.delay), options.name, options.otlp)
-    parent = os.getppid()
     # The protocol is named since asyncio sends small answers without delay only where it is.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -75,7 +84,7 @@ def serve(service: Service, options: argparse.Namespace) -> None:
             log_level="warning",
             timeout_graceful_shutdown=1,
         )
-        asyncio.run(_serve_while_parent_lives(uvicorn.Server(config), listener, parent))
+        asyncio.run(_serve_while_parent_lives(uvicorn.Server(config), listener, options.parent))
 
 
 async def _serve_while_parent_lives(server: uvicorn.Server, listener: socket.socket, parent: int) -> None:

@@ -1,11 +1,15 @@
 """The HTTP face that every service has: typed bodies, a key on every mutating call, the ledger to read back.
 
 A service declares its actions, undos and reads; this module does the rest of HTTP for them.
+
+A caller that can still turn back must be able to rely on a refusal: a late duplicate of the call must not take effect
+after all, so the refusal is kept under the key. A caller that cannot turn back any more asks again under the same key
+once the cause is mended, so there a refusal is not kept. Which of the two it is, each action's declaration says.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -13,8 +17,9 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sagas.services.faults import FaultPlan, Faults, PlannedFault
-from sagas.services.ledger import Answer, Call, error_body
+from sagas.checks import NUMBER_MAX
+from sagas.services.faults import DECLINE, FaultPlan, Faults, PlannedFault
+from sagas.services.ledger import Answer, Call, RefusedError, error_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,6 +31,12 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=msgspec.Struct)
 
 PAGE_ROWS = 1_000
+
+Number = Annotated[int, msgspec.Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
+"""A whole number in a body, as large as can be kept. Whether it may be below 1 the effect says, under the key."""
+
+SEQ_DIGITS_MAX = 18
+"""Every number of so many digits fits into SQLite's integers."""
 
 
 class Undo(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,13 +80,25 @@ class Service:
         """
         return Starlette(routes=self._routes, middleware=[Middleware(Faults, plan=self.faults, delay=delay)])
 
-    def action(self, path: str, body: type[T], effect: Callable[[Entry, T], Facts]) -> None:
-        """Serve an action: ``effect`` happens once per key, in the ledger's transaction."""
+    def action(
+        self, path: str, body: type[T], effect: Callable[[Entry, T], Facts], *, keep_refusals: bool = True
+    ) -> None:
+        """Serve an action: ``effect`` happens once per key, in the ledger's transaction.
+
+        Args:
+            path: Where it is asked for.
+            body: The type of what is asked.
+            effect: Makes it happen, or raises ``RefusedError``.
+            keep_refusals: Whether a repeat gets a refusal again. False for what is asked for after a point of no
+                return.
+        """
 
         async def handle(call: Call, asked: T) -> Answer:
-            return self.ledger.perform(call, lambda entry: effect(entry, asked), status=201)
+            return self.ledger.perform(
+                call, lambda entry: effect(entry, asked), status=201, keep_refusals=keep_refusals
+            )
 
-        self.mutation(path, body, handle)
+        self.mutation(path, body, handle, keep_refusals=keep_refusals)
 
     def undo(self, path: str, body: type[U], effect: Callable[[Entry, U], Facts]) -> None:
         """Serve an undo: ``effect`` happens only if the action did; else the action's key gets a tombstone."""
@@ -85,8 +108,22 @@ class Service:
 
         self.mutation(path, body, handle)
 
-    def mutation(self, path: str, body: type[T], handle: Callable[[Call, T], Awaitable[Answer]]) -> None:
-        """Serve a mutating call that needs more than one transaction."""
+    def mutation(
+        self,
+        path: str,
+        body: type[T],
+        handle: Callable[[Call, T], Awaitable[Answer]],
+        *,
+        keep_refusals: bool = False,
+    ) -> None:
+        """Serve a mutating call that may need more than one transaction.
+
+        Args:
+            path: Where it is asked for.
+            body: The type of what is asked.
+            handle: Answers it.
+            keep_refusals: Whether a repeat of a call that is refused on purpose is refused again.
+        """
 
         async def endpoint(request: Request) -> Response:
             key = request.headers.get("idempotency-key", "")
@@ -95,9 +132,14 @@ class Service:
             try:
                 asked = msgspec.json.decode(await request.body(), type=body)
             except msgspec.MsgspecError as error:
-                return _reply(Answer(400, error_body("bad_request", str(error))))
+                # What stands under the key comes first, since "cannot be read" says nothing about an earlier call.
+                stands = self.ledger.known(Call(key, f"{path}, unreadable"))
+                return _reply(stands or Answer(400, error_body("bad_request", str(error))))
             canonical = msgspec.json.encode(asked, order="sorted").decode()
-            return _reply(await handle(Call(key, f"{path} {canonical}"), asked))
+            call = Call(key, f"{path} {canonical}")
+            if request.scope.get(DECLINE):
+                return _reply(self.ledger.perform(call, _decline, keep_refusals=keep_refusals))
+            return _reply(await handle(call, asked))
 
         self._routes.append(Route(path, endpoint, methods=["POST"]))
 
@@ -111,8 +153,10 @@ class Service:
 
     async def _read_ledger(self, request: Request) -> Response:
         after = request.query_params.get("after", "0")
-        if not after.isdecimal():
-            return _reply(Answer(400, error_body("bad_request", f"after must be a ledger row's seq, not {after!r}")))
+        if not after.isdecimal() or len(after) > SEQ_DIGITS_MAX:
+            return _reply(
+                Answer(400, error_body("bad_request", f"after must be a ledger row's seq, not {after[:40]!r}"))
+            )
         return _json(self.ledger.rows(int(after), PAGE_ROWS))
 
     async def _read_audit(self, _request: Request) -> Response:
@@ -125,6 +169,10 @@ class Service:
             return _reply(Answer(400, error_body("bad_request", str(error))))
         self.faults.add(planned)
         return Response(status_code=204)
+
+
+def _decline(_entry: Entry) -> Facts:
+    raise RefusedError(409, "declined", "declined on purpose")
 
 
 def _reply(answer: Answer) -> Response:

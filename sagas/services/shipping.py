@@ -13,7 +13,7 @@ import msgspec
 from sagas.services.holdings import SCHEMA, Holdings, Words
 from sagas.services.ledger import Ledger
 from sagas.services.server import arguments, serve
-from sagas.services.service import Service, Undo
+from sagas.services.service import Number, Service, Undo
 
 if TYPE_CHECKING:
     from sagas.services.ledger import Entry, Facts
@@ -33,7 +33,7 @@ class Room(msgspec.Struct, forbid_unknown_fields=True):
     """Room for so many parcels to a country, by its ISO 3166 code; the first makes it a country that is served."""
 
     country: str
-    parcels: int
+    parcels: Number
 
 
 class Address(msgspec.Struct, forbid_unknown_fields=True):
@@ -85,7 +85,7 @@ def service(ledger: Ledger) -> Service:
     routes.action("/room", Room, add_room)
     routes.action("/bookings", Book, book)
     routes.undo("/cancellations", Undo, cancel)
-    routes.action("/dispatches", Dispatch, dispatch)
+    routes.action("/dispatches", Dispatch, dispatch, keep_refusals=False)
     routes.read("/pools", _VANS.pools)
     return routes
 

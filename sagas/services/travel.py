@@ -14,7 +14,7 @@ import msgspec
 from sagas.services.holdings import SCHEMA, Holdings, Words
 from sagas.services.ledger import Ledger
 from sagas.services.server import arguments, serve
-from sagas.services.service import Service, Undo
+from sagas.services.service import Number, Service, Undo
 
 if TYPE_CHECKING:
     from sagas.services.ledger import Entry, Facts
@@ -35,7 +35,7 @@ class Offer(msgspec.Struct, forbid_unknown_fields=True):
     """Places that can be booked: the seats of a flight, the rooms of a night, the cars of a class."""
 
     offer: str
-    places: int
+    places: Number
 
 
 class Book(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,7 +43,7 @@ class Book(msgspec.Struct, forbid_unknown_fields=True):
 
     reference: str
     offer: str
-    places: int
+    places: Number
 
 
 class Confirm(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,7 +81,7 @@ def service(ledger: Ledger) -> Service:
     routes.action("/offers", Offer, offer)
     routes.action("/bookings", Book, book)
     routes.undo("/cancellations", Undo, cancel)
-    routes.action("/confirmations", Confirm, confirm)
+    routes.action("/confirmations", Confirm, confirm, keep_refusals=False)
     routes.read("/pools", _PLACES.pools)
     return routes
 

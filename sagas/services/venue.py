@@ -1,6 +1,8 @@
 """A trading venue: an order holds shares that are on offer, and is then cancelled or filled at the price it found.
 
-An accepted order is firm: the venue fills it whenever it is told to, and nobody else gets those shares.
+An accepted order is firm: the venue fills it whenever it is told to, and nobody else gets those shares. Who has bought
+at another venue already asks for a further fill: it does the same, but a refusal is not kept, as the buyer cannot turn
+back any more and asks again.
 Run it with ``python -m sagas.services.venue --db FILE``.
 """
 
@@ -14,7 +16,7 @@ from sagas.services.holdings import SCHEMA as HOLDINGS_SCHEMA
 from sagas.services.holdings import Holdings, Words
 from sagas.services.ledger import Ledger, RefusedError
 from sagas.services.server import arguments, serve
-from sagas.services.service import Service, Undo
+from sagas.services.service import Number, Service, Undo
 
 if TYPE_CHECKING:
     from sagas.services.ledger import Entry, Facts
@@ -39,8 +41,8 @@ class Listing(msgspec.Struct, forbid_unknown_fields=True):
     """Shares on offer at a price, in the currency's smallest unit."""
 
     symbol: str
-    price: int
-    quantity: int
+    price: Number
+    quantity: Number
 
 
 class Place(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,8 +50,8 @@ class Place(msgspec.Struct, forbid_unknown_fields=True):
 
     reference: str
     symbol: str
-    quantity: int
-    limit_price: int
+    quantity: Number
+    limit_price: Number
 
 
 class Fill(msgspec.Struct, forbid_unknown_fields=True):
@@ -102,6 +104,7 @@ def service(ledger: Ledger) -> Service:
     routes.action("/orders", Place, place)
     routes.undo("/cancellations", Undo, cancel)
     routes.action("/fills", Fill, fill)
+    routes.action("/further-fills", Fill, fill, keep_refusals=False)
     routes.read("/pools", _BOOK.pools)
     return routes
 

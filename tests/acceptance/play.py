@@ -157,7 +157,7 @@ async def rest_of(orchestrator: SagaOrchestrator, saga_id: str) -> SagaRecord:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         record = await orchestrator.get(saga_id)
-        if record.status in (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK, SagaStatus.FAILED):
+        if record.at_rest:
             return record
         assert time.monotonic() < deadline, record
         await asyncio.sleep(0.05)

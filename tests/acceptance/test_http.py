@@ -73,7 +73,10 @@ OWN_WORDS = b'{"error": {"code": "out_of_stock", "message": "none left"}}'
         (reply("429 Too Many Requests", b"slow down"), Outcome.UNKNOWN, "/orders answered 429: slow down"),
         (reply("404 Not Found", b"<html>no route"), Outcome.UNKNOWN, "/orders answered 404: <html>no route"),
         (reply("302 Found", b"", b"location: /login"), Outcome.UNKNOWN, "/orders answered 302"),
-        (reply("422 ?", OWN_WORDS.replace(b"out_of_stock", b"key_reused")), Outcome.UNKNOWN, "answered 422: none left"),
+        *(
+            (reply("422 ?", OWN_WORDS.replace(b"out_of_stock", code)), Outcome.UNKNOWN, "answered 422: none left")
+            for code in (b"key_reused", b"bad_request", b"no_key", b"unknown_fault")
+        ),
         (reply("201 Created", b"no json"), Outcome.UNKNOWN, "the answer to /orders cannot be read"),
         (reply("201 Created", b"no gzip", b"content-encoding: gzip"), Outcome.UNKNOWN, "no answer to /orders"),
         (b"", Outcome.UNKNOWN, "no answer to /orders"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from saga import Observer, SagaInfo, SagaStatus
+from saga import AttemptUnknown, Event, Observer, SagaInfo, SagaStatus, definition_of
 from sagas.demo.domains.order import ABROAD, CUP, DOMAIN, HOME, TEA, Order
 from sagas.demo.plan import StepFault
 from sagas.order_processing import OrderLine, OrderProcessingSaga
@@ -29,9 +30,9 @@ class Doubts(Observer):
         self.step = ""
         self.arose = asyncio.Event()
 
-    def on_event(self, saga: SagaInfo, event: Any) -> None:
+    def on_event(self, saga: SagaInfo, event: Event) -> None:
         """Take note of a doubt."""
-        if type(event).__name__ == "AttemptUnknown":
+        if isinstance(event, AttemptUnknown):
             self.step = self.step or event.step
             self.arose.set()
 
@@ -131,7 +132,7 @@ async def test_a_booking_is_cancelled_if_the_capture_is_declined(shop: Play) -> 
     ("lines", "amount", "said"),
     [
         ([TEA], 1, "the lines come to 2500, the customer agreed to 1"),
-        ([], 0, "the lines come to 0"),
+        ([], 1, "the lines come to 0"),
         ([TEA, OrderLine("cup", -1, 1_700)], 800, "a quantity below 1"),
     ],
 )
@@ -147,6 +148,56 @@ async def test_an_order_that_contradicts_itself_asks_no_service(
     assert result.status is SagaStatus.ROLLED_BACK
     assert said in str(result.error)
     assert [await shop.operations(service) for service in DOMAIN.services] == [[], [], [], []]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"amount": 0}, "order order-1: amount must be from 1 to 2**53, not 0"),
+        ({"currency": "EURO"}, "order order-1: currency must be one of AUD, CAD, CHF"),
+        ({"email": "ann"}, "order order-1: email must be an address such as ann@example.org"),
+        ({"email": "ann@example.org\r\nBcc: b@example.org"}, "order order-1: email must be an address"),
+        ({"email": "a" * 250 + "@example.org"}, "order order-1: email must be an address"),
+        ({"lines": [TEA, TEA]}, "order order-1: each article stands in one line, but 'tea' comes twice"),
+        ({"lines": [OrderLine("a:b", 1, 1)]}, "order order-1: a sku must be 1 to 150 printable characters without ':'"),
+        ({"lines": [OrderLine("a" * 151, 1, 1)]}, "order order-1: a sku must be 1 to 150 printable characters"),
+        ({"lines": [OrderLine(" ", 1, 1)]}, "order order-1: a sku must be 1 to 150 printable characters"),
+        ({"order_id": "x" * 151}, "order_id must be 1 to 150 printable characters"),
+    ],
+)
+async def test_an_order_that_could_only_be_refused_later_is_refused_at_once(change: dict[str, Any], said: str) -> None:
+    """Before anything is stored, and not after the money was taken."""
+    good = {"email": "ann@example.org", "address": HOME, "lines": [TEA], "amount": 2_500, "card": "tok_good"}
+    with pytest.raises(ValueError, match=re.escape(said)):
+        OrderProcessingSaga(change.pop("order_id", "order-1"), **{**good, **change})
+
+
+async def test_the_longest_sku_that_is_accepted_names_a_step() -> None:
+    """Also one in another script."""
+    lines = [OrderLine("茶" * 150, 1, 2_500)]
+    saga = OrderProcessingSaga(
+        "order-1", email="grüße@example.org", address=HOME, lines=lines, amount=2_500, card="tok_good"
+    )
+
+    assert f"reserve_{'茶' * 150}" in (await definition_of(saga)).steps
+
+
+async def test_the_mail_tells_an_amount_as_its_currency_is_written(shop: Play) -> None:
+    """Yen have no hundredths."""
+    saga = OrderProcessingSaga(
+        "order-1",
+        email="ann@example.org",
+        address=HOME,
+        lines=[TEA],
+        amount=2_500,
+        card="tok_good",
+        currency="JPY",
+    )
+    result = await shop.orchestrator.execute(saga)
+
+    result.raise_for_status()
+    (mail,) = shop.stage.mailbox.mails
+    assert "We have charged 2500 JPY," in mail.get_content()
 
 
 async def test_mail_goes_out_when_the_mail_server_is_back(shop: Play, doubts: Doubts) -> None:

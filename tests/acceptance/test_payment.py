@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest_asyncio
 from saga import Outcome, SagaStatus
 from sagas.demo.domains.payment import DOMAIN, Payment
 from sagas.demo.plan import StepFault
+from sagas.payment import PaymentSaga
 from tests.acceptance.play import Play, playing
 
 pytestmark = pytest.mark.asyncio
@@ -98,11 +100,29 @@ async def test_a_fee_is_kept_only_of_what_was_taken_for_certain(gateway: Play) -
     assert await gateway.complaints() == []
 
 
-@pytest.mark.parametrize(("amount", "fee"), [(0, 0), (100, 101), (100, -1)])
-async def test_a_payment_that_makes_no_sense_is_refused(amount: int, fee: int) -> None:
+@pytest.mark.parametrize(
+    ("amount", "fee", "currency", "said"),
+    [
+        (0, 0, "EUR", "payment pay-1: amount must be from 1 to 2**53, not 0"),
+        (2**53 + 1, 0, "EUR", "payment pay-1: amount must be from 1 to 2**53, not 9007199254740993"),
+        (100, 101, "EUR", "payment pay-1: fee must be from 0 to the amount of 100, not 101"),
+        (100, -1, "EUR", "payment pay-1: fee must be from 0 to the amount of 100, not -1"),
+        (100, 0, "XXX", "payment pay-1: currency must be one of AUD, CAD, CHF"),
+    ],
+)
+async def test_a_payment_that_makes_no_sense_is_refused(amount: int, fee: int, currency: str, said: str) -> None:
     """Before anything is stored."""
-    with pytest.raises(ValueError, match=f"payment pay-1: amount {amount} must be at least 1, fee {fee} from 0"):
-        Payment("pay-1", amount=amount, fee=fee).saga()
+    with pytest.raises(ValueError, match=re.escape(said)):
+        PaymentSaga("pay-1", card="tok_good", amount=amount, fee=fee, currency=currency)
+
+
+async def test_a_fee_that_is_all_of_it_moves_nothing(gateway: Play) -> None:
+    """There is no refund of nothing in the ledger."""
+    result = await gateway.run(Payment("pay-1", "tok_settlement_refused", amount=250, fee=250))
+
+    assert result.status is SagaStatus.ROLLED_BACK
+    assert await gateway.operations("payment") == ["authorised", "confirmed", "captured"]
+    assert await gateway.complaints() == []
 
 
 async def test_a_lost_answer_to_the_payout_is_asked_for_until_it_comes(gateway: Play) -> None:

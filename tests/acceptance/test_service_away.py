@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from saga import Observer, Phase, SagaInfo, SagaStatus
+from saga import AttemptFailed, AttemptUnknown, Event, Observer, Phase, SagaInfo, SagaStatus
 from sagas.demo.domains import DOMAINS
 from sagas.demo.plan import StepFault
 from tests.acceptance.play import pivot_of, playing
@@ -32,9 +31,9 @@ class Doubts(Observer):
         self._count: Counter[str] = Counter()
         self._grew = asyncio.Event()
 
-    def on_event(self, saga: SagaInfo, event: Any) -> None:
+    def on_event(self, saga: SagaInfo, event: Event) -> None:
         """Count."""
-        if type(event).__name__ in ("AttemptUnknown", "AttemptFailed"):
+        if isinstance(event, AttemptUnknown | AttemptFailed):
             self._count[event.step] += 1
             self._grew.set()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +127,111 @@ async def test_a_refusal_is_kept_under_its_key(shop: Shop, name: str) -> None:
     assert (first.status_code, first.json()["error"]["code"]) == (409, "out_of_stock")
     assert again.json() == first.json()
     assert fresh.status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("service", "hold", "held", "use", "more"),
+    [
+        ("inventory", "/reservations", {"sku": "NAME", "quantity": 1}, "/commits", {}),
+        ("shipping", "/bookings", {"address": {"street": "s", "city": "c", "country": "NAME"}}, "/dispatches", {}),
+        ("airline", "/bookings", {"offer": "NAME", "places": 1}, "/confirmations", {}),
+        ("venue", "/orders", {"symbol": "NAME", "quantity": 1, "limit_price": 9}, "/further-fills", {}),
+        (
+            "brokerage",
+            "/reservations",
+            {"account": "NAME", "amount": 1},
+            "/clearings",
+            {"symbol": "ACME", "quantity": 1, "amount": 1},
+        ),
+    ],
+)
+async def test_a_refusal_of_what_stands_after_a_pivot_ends_with_its_cause(
+    shop: Shop, name: str, service: str, hold: str, held: dict[str, object], use: str, more: dict[str, object]
+) -> None:
+    """The caller cannot turn back: once the cause is mended, the same call under the same key is done."""
+    supply = {
+        "inventory": ("/receipts", {"sku": name, "quantity": 1}),
+        "shipping": ("/room", {"country": name, "parcels": 1}),
+        "airline": ("/offers", {"offer": name, "places": 1}),
+        "venue": ("/listings", {"symbol": name, "price": 1, "quantity": 1}),
+        "brokerage": ("/deposits", {"account": name, "amount": 1, "order_limit": 1}),
+    }
+    path, body = supply[service]
+    await shop.post(service, path, f"{name}:supply", **body)
+    wanted = json.loads(json.dumps({"reference": name, **held}).replace("NAME", name))
+    [holding] = [
+        value
+        for fact, value in (await shop.post(service, hold, f"{name}:hold", **wanted)).json().items()
+        if fact.endswith("_id")
+    ]
+    fact = {"/commits": "reservation_ids", "/clearings": "reservation_id", "/further-fills": "order_id"}
+    asked = {fact.get(use, "booking_id"): [holding] if use == "/commits" else holding, **more}
+
+    async def with_status(status: str) -> int:
+        db = sqlite3.connect(shop.directory / f"{service}.db", isolation_level=None)
+        db.execute("UPDATE holdings SET status = ? WHERE id = ?", (status, holding))
+        db.close()
+        return (await shop.post(service, use, f"{name}:use", **asked)).status_code
+
+    assert [await with_status("released"), await with_status("held")] == [409, 201]
+
+
+@pytest.mark.parametrize("fault", ["reply-lost", "slow=0"])
+async def test_a_refusal_on_purpose_does_not_contradict_what_happened(shop: Shop, name: str, fault: str) -> None:
+    """The money was taken: a repeat that is told to be declined gets the capture."""
+    held = (await hold(shop, name)).json()["authorisation_id"]
+    with suppress(httpx.TransportError):
+        await shop.post("payment", "/captures", f"{name}:take", fault=fault, authorisation_id=held)
+    again = await shop.post("payment", "/captures", f"{name}:take", fault="decline", authorisation_id=held)
+
+    assert (again.status_code, again.json()["amount"]) == (201, 500)
+
+
+async def test_a_refusal_on_purpose_is_kept_where_any_other_is(shop: Shop, name: str) -> None:
+    """A late duplicate of a declined hold holds nothing; a declined dispatch may be asked for again."""
+    body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
+    await shop.post("payment", "/authorisations", f"{name}:hold", fault="decline", **body)
+    late = await hold(shop, name)
+    dispatched = [
+        await shop.post("shipping", "/dispatches", f"{name}:go", fault=fault, booking_id="boo_none")
+        for fault in ("decline", "")
+    ]
+
+    assert (late.status_code, late.json()["error"]["code"]) == (409, "declined")
+    assert [answer.json()["error"]["code"] for answer in dispatched] == ["declined", "unknown_holding"]
+    assert await shop.booked("payment", reference=name) == []
+
+
+async def test_what_stands_under_a_key_comes_before_whether_the_call_can_be_read(shop: Shop, name: str) -> None:
+    """A call that cannot be read says nothing about an earlier one, nor gets past a tombstone."""
+    await hold(shop, name)
+    await shop.post("payment", "/voids", f"{name}:undo", undoes=f"{name}:other")
+    answers = [await shop.post("payment", "/authorisations", f"{name}:{key}", amount="x") for key in ("hold", "other")]
+
+    assert [answer.json()["error"]["code"] for answer in answers] == ["key_reused", "already_undone"]
+
+
+@pytest.mark.parametrize(
+    ("planned", "said"),
+    [
+        ({"fault": "gremlin"}, "no fault is called 'gremlin'; there are decline, error-before"),
+        ({"fault": "slow=soon"}, "slow needs seconds from 0, such as slow=0.5, not 'soon'"),
+        ({"fault": "slow=-1"}, "slow needs seconds from 0"),
+        ({"fault": "slow=nan"}, "slow needs seconds from 0"),
+        ({"fault": "slow"}, "slow needs seconds from 0"),
+        ({"fault": "decline=1"}, "decline takes no value"),
+        ({"fault": "decline", "times": 0}, "times must be from 1 to 10000, not 0"),
+        ({"fault": "decline", "times": 10**9}, "times must be from 1 to 10000"),
+    ],
+)
+async def test_a_fault_that_makes_no_sense_is_refused_when_it_is_planned(
+    shop: Shop, planned: dict[str, object], said: str
+) -> None:
+    """And not later, as a refusal of somebody's call."""
+    answer = await shop.clients["inventory"].post("/faults", json={"path": "/receipts", **planned})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+    assert said in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -341,6 +448,62 @@ async def test_a_mail_that_the_mail_server_could_not_take_is_in_nobodys_way(shop
     assert [mail["Subject"] for mail in shop.mailbox.mails if mail["To"] == body["to"]] == ["s"]
 
 
+@pytest.mark.parametrize(
+    ("service", "path", "body", "code"),
+    [
+        ("payment", "/authorisations", {"card": "tok_good", "amount": 1, "currency": "XXX"}, "unknown_currency"),
+        ("payment", "/authorisations", {"card": "tok_good", "amount": 0, "currency": "EUR"}, "bad_amount"),
+        ("payment", "/authorisations", {"card": "tok_good", "amount": 2**63, "currency": "EUR"}, "bad_request"),
+        ("inventory", "/reservations", {"sku": "x", "quantity": 2**53 + 1}, "bad_request"),
+        ("inventory", "/reservations", {"sku": "x", "quantity": -(2**70)}, "bad_request"),
+        ("airline", "/bookings", {"offer": "x", "places": 2**63}, "bad_request"),
+        ("venue", "/orders", {"symbol": "x", "quantity": 1, "limit_price": 2**64}, "bad_request"),
+        ("brokerage", "/deposits", {"account": "x", "amount": 1, "order_limit": -1}, "bad_number"),
+        ("brokerage", "/limit-checks", {"account": "x", "amount": 0}, "bad_number"),
+        ("brokerage", "/reports", {"symbol": "x", "quantity": -1, "amount": 1}, "bad_number"),
+        ("brokerage", "/reports", {"symbol": "x", "quantity": 1, "amount": 0}, "bad_number"),
+        (
+            "brokerage",
+            "/clearings",
+            {"reservation_id": "r", "symbol": "x", "quantity": 0, "amount": 1},
+            "bad_number",
+        ),
+    ],
+)
+async def test_a_number_that_makes_no_sense_is_refused(
+    shop: Shop, name: str, service: str, path: str, body: dict[str, object], code: str
+) -> None:
+    """Too small, too large for the ledger, or of a currency that nobody knows: 400, and no row."""
+    reference = {} if path in ("/deposits", "/limit-checks", "/clearings") else {"reference": name}
+    answer = await shop.post(service, path, f"{name}:key", **reference, **body)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+    assert await shop.booked(service, reference=name) == []
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1" * 19, "9" * 5_000])
+async def test_a_place_in_the_ledger_that_cannot_be_is_refused(shop: Shop, after: str) -> None:
+    """It is no row's number, or too large for one."""
+    answer = await shop.clients["inventory"].get(f"/ledger?after={after}")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+
+
+async def test_the_audit_of_payments_keeps_currencies_apart(shop: Shop, name: str) -> None:
+    """Two holds of one order, in euros and in dollars: 100 too much of one is not 100 too little of the other."""
+    for currency in ("EUR", "USD"):
+        body = {"reference": name, "card": "tok_good", "amount": 500, "currency": currency}
+        await shop.post("payment", "/authorisations", f"{name}:{currency}", **body)
+    db = sqlite3.connect(shop.directory / "payment.db", isolation_level=None)
+    for currency, more in (("EUR", 100), ("USD", -100)):
+        where = "WHERE reference = ? AND currency = ?"
+        db.execute(f"UPDATE authorisations SET amount = amount + ? {where}", (more, name, currency))  # noqa: S608
+    db.close()
+    problems = [text for text in (await shop.get("payment", "/audit"))["problems"] if name in text]
+
+    assert sorted(text.partition(" held")[0] for text in problems) == [f"{name} in EUR: 600", f"{name} in USD: 400"]
+
+
 async def test_error_before_has_no_effect_and_error_after_has_it(shop: Shop, name: str) -> None:
     """Both look alike to the caller; only the ledger knows."""
     body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
@@ -365,8 +528,7 @@ async def test_a_lost_reply_is_found_again_under_its_key(shop: Shop, name: str) 
 async def test_a_slow_action_that_is_undone_meanwhile_never_happens(shop: Shop, name: str) -> None:
     """The caller gives up, undoes, and the action that wakes up later meets the tombstone."""
     body = {"reference": name, "card": "tok_good", "amount": 500, "currency": "EUR"}
-    slow = asyncio.create_task(shop.post("payment", "/authorisations", f"{name}:hold", fault="slow=0.3", **body))
-    await asyncio.sleep(0.05)
+    slow = asyncio.create_task(shop.post("payment", "/authorisations", f"{name}:hold", fault="slow=2", **body))
     undone = await shop.post("payment", "/voids", f"{name}:undo", undoes=f"{name}:hold")
 
     assert undone.json() == {"undone": False}
@@ -420,6 +582,7 @@ async def test_a_planned_fault_breaks_as_many_calls_as_were_asked_for(shop: Shop
         ({"Idempotency-Key": "k"}, b'{"sku": "x", "quantity": "1"}', "bad_request"),
         ({"Idempotency-Key": "k"}, b'{"sku": "x", "quantity": 1, "colour": "red"}', "bad_request"),
         ({"Idempotency-Key": "k", "X-Fault": "gremlin"}, b'{"sku": "x", "quantity": 1}', "unknown_fault"),
+        ({"Idempotency-Key": "k", "X-Fault": "slow=x"}, b'{"sku": "x", "quantity": 1}', "unknown_fault"),
     ],
 )
 async def test_a_malformed_call_is_refused_by_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -93,7 +94,7 @@ async def test_the_grace_period_ends(tmp_path: Path) -> None:
         outcomes = {step.name: step.outcome for step in result.steps}
         assert result.status is SagaStatus.ROLLED_BACK
         assert outcomes[f"place_{NORTH}"] is Outcome.UNKNOWN
-        assert GRACE_SECONDS <= result.execution_time < GRACE_SECONDS + 2
+        assert result.execution_time >= GRACE_SECONDS
         assert await market.operations(NORTH) == []
         assert await market.complaints() == []
 
@@ -111,8 +112,17 @@ async def test_after_the_first_fill_the_second_is_insisted_on(market: Play) -> N
     assert await market.complaints() == []
 
 
-@pytest.mark.parametrize("orders", [[], [ChildOrder(NORTH, 0)]])
-async def test_a_trade_of_nothing_is_refused(orders: list[ChildOrder]) -> None:
+@pytest.mark.parametrize(
+    ("orders", "limit_price", "said"),
+    [
+        ([], PRICE, "orders must name at least one venue, and at least one share"),
+        ([ChildOrder(NORTH, 0)], PRICE, "orders must name at least one venue, and at least one share"),
+        ([ChildOrder(NORTH, 1)] * 2, PRICE, "orders must name each venue once"),
+        ([ChildOrder(NORTH, 1)], -5, "limit_price must be from 1 to 2**53, not -5"),
+        ([ChildOrder(NORTH, 2**50)], PRICE, "limit_price of all 1125899906842624 shares must be from 1 to 2**53"),
+    ],
+)
+async def test_a_trade_that_makes_no_sense_is_refused(orders: list[ChildOrder], limit_price: int, said: str) -> None:
     """Before anything is stored."""
-    with pytest.raises(ValueError, match="trade trade-1: orders must name at least one venue, and at least one share"):
-        TradeExecutionSaga("trade-1", account=ACCOUNT, symbol="ACME", limit_price=PRICE, orders=orders)
+    with pytest.raises(ValueError, match=re.escape(f"trade trade-1: {said}")):
+        TradeExecutionSaga("trade-1", account=ACCOUNT, symbol="ACME", limit_price=limit_price, orders=orders)
