@@ -56,6 +56,7 @@ class Life:
         saga_name: The name of the saga.
         saga_version: The version of its definition.
         arguments: What it is rebuilt from.
+        made: Those of them that factories made, until ``__init__`` takes them.
         saga_id: Its id, once it has one.
         owner: Who runs it: an orchestrator, or the saga itself; None before it runs.
         run: The run it belongs to, in whatever form the owner keeps it.
@@ -73,6 +74,7 @@ class Life:
         "built",
         "definition",
         "drafts",
+        "made",
         "owner",
         "pending",
         "run",
@@ -81,11 +83,12 @@ class Life:
         "saga_version",
     )
 
-    def __init__(self, saga_name: str, saga_version: str, arguments: msgspec.Raw) -> None:
+    def __init__(self, saga_name: str, saga_version: str, arguments: msgspec.Raw, made: dict[str, Any] | None) -> None:
         """Keep the arguments."""
         self.saga_name = saga_name
         self.saga_version = saga_version
         self.arguments = arguments
+        self.made = made
         self.saga_id: str | None = None
         self.owner: object = None
         self.run: Any = None
