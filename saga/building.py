@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import unicodedata
 from functools import lru_cache
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from weakref import ref
 
@@ -209,7 +209,7 @@ def _defined(life: Life, strategy: FailureStrategy) -> SagaDefinition:
     try:
         blueprint = _remembered(life.saga_name, life.saga_version, unbound)
     except TypeError:
-        # Something that cannot be hashed; the check says what, or accepts it.
+        # Something that cannot be hashed, of which the check says what or accepts it; or that must not be remembered.
         blueprint = _checked(life.saga_name, life.saga_version, unbound)
     steps = {
         step.name: replace(step, action=draft.action, compensation=draft.compensation)
@@ -259,7 +259,20 @@ async def _build(saga: Buildable, name: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _remembered(saga_name: str, saga_version: str, unbound: tuple[Unbound, ...]) -> SagaDefinition:
+    for draft, bound, _ in unbound:
+        if not (_lasting(draft.action, bound=bound[0]) and _lasting(draft.compensation, bound=bound[1])):
+            # Errors are not remembered.
+            raise TypeError
     return _checked(saga_name, saga_version, unbound)
+
+
+def _lasting(call: Any, *, bound: bool) -> bool:
+    """Whether who remembers a function keeps no saga alive by it: a method of a class does not, a closure may."""
+    if type(call) is not FunctionType:
+        return call is None
+    if bound and not call.__qualname__.rpartition(".")[0].endswith("<locals>"):
+        return True
+    return not (call.__closure__ or call.__defaults__ or call.__kwdefaults__ or call.__dict__)
 
 
 def _checked(saga_name: str, saga_version: str, unbound: tuple[Unbound, ...]) -> SagaDefinition:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
+import weakref
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -199,3 +203,116 @@ async def test_the_first_fact_holds_what_another_process_needs() -> None:
     born = birth_of(life_of(saga), await definition_of(saga), 60.0)
     assert (born.name, born.version, born.deadline, bytes(born.arguments)) == ("Born", "7", 60.0, b"{}")
     assert [shape.name for shape in born.shape] == ["a"]
+
+
+def logged(call: Any) -> Any:
+    """Decorate a function, as closures do."""
+
+    @functools.wraps(call)
+    async def logging(*args: Any) -> Any:
+        return await call(*args)
+
+    return logging
+
+
+class Courier:
+    """Calls for a saga, which it holds."""
+
+    def __init__(self, saga: Saga) -> None:
+        """Hold it."""
+        self.saga = saga
+
+    async def __call__(self, ctx: SagaContext) -> None:
+        """Do nothing."""
+
+
+class Held(Saga):
+    """Has actions that hold it."""
+
+    def __init__(self, how: str) -> None:
+        """Say which."""
+        self.how = how
+
+    async def build(self) -> None:
+        """Add one step."""
+
+        async def closure(ctx: SagaContext) -> None:
+            del self.how
+
+        async def closed_undo(result: Any, ctx: SagaContext) -> None:
+            del self.how
+
+        async def with_default(ctx: SagaContext, saga: Any = self) -> None:
+            """Hold the saga as a default."""
+
+        async def with_keyword(ctx: SagaContext, *, saga: Any = self) -> None:
+            """Hold the saga as a default by name."""
+
+        async def attributed(ctx: SagaContext) -> None:
+            """Hold the saga as an attribute."""
+
+        async def as_method(_: Any, ctx: SagaContext) -> None:
+            del self.how
+
+        attributed.saga = self  # type: ignore[attr-defined]
+        actions = {
+            "method": self.act,
+            "decorated method": self.act_logged,
+            "function": succeed,
+            "closure": closure,
+            "decorated": logged(self.act),
+            "default": with_default,
+            "keyword": with_keyword,
+            "attribute": attributed,
+            "closure as a method": MethodType(as_method, self),
+            "partial": functools.partial(Held.act, self),
+            "object": Courier(self),
+        }
+        undoing = closed_undo if self.how == "compensation" else None
+        await self.add_step("a", actions.get(self.how, succeed), undoing, max_retries=1)
+
+    async def act(self, ctx: SagaContext) -> None:
+        """Be a method."""
+
+    @logged
+    async def act_logged(self, ctx: SagaContext) -> None:
+        """Be a decorated method."""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "method",
+        "decorated method",
+        "function",
+        "closure",
+        "compensation",
+        "decorated",
+        "default",
+        "keyword",
+        "attribute",
+        "closure as a method",
+        "partial",
+        "object",
+    ],
+)
+@pytest.mark.asyncio
+async def test_what_was_checked_once_keeps_no_saga_alive(how: str) -> None:
+    """A worker would hold the arguments of a thousand sagas that have ended, whatever stands in them."""
+    sagas: list[weakref.ref[Saga]] = []
+    for _ in range(3):
+        saga = Held(how)
+        sagas.append(weakref.ref(saga))
+        await definition_of(saga)
+        del saga
+    gc.collect()
+    assert [saga() for saga in sagas] == [None] * 3
+
+
+@pytest.mark.parametrize(("how", "checks"), [("method", 1), ("decorated method", 1), ("function", 1), ("closure", 3)])
+@pytest.mark.asyncio
+async def test_what_lives_as_long_as_its_class_is_checked_once(how: str, checks: int) -> None:
+    """Steps are checked again where that is the price of forgetting a saga, and only there."""
+    cls = type(f"Once {how}", (Held,), {})
+    definitions = [await definition_of(cls(how)) for _ in range(3)]
+    assert len({id(definition.steps["a"].retry) for definition in definitions}) == checks
