@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, make_dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,8 +16,6 @@ from saga.exceptions import SagaDefinitionError, SagaSerializationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-_Made = dict[str, Any] | None
 
 _REFUSED_KINDS: dict[Any, str] = {
     inspect.Parameter.POSITIONAL_ONLY: "positional-only, but a saga is rebuilt with keyword arguments",
@@ -61,24 +59,22 @@ class Parameters:
                 raise SagaDefinitionError(message, saga_name=self._name)
         try:
             hints = typing.get_type_hints(constructor, include_extras=True)
-        except (NameError, TypeError) as error:
+        except (AttributeError, NameError, SyntaxError, TypeError) as error:
             message = f"{self._name}.__init__: an annotation cannot be resolved: {error}; import it at module level"
             raise SagaDefinitionError(message, saga_name=self._name) from error
         self.hints = {parameter.name: hints.get(parameter.name, Any) for parameter in parameters}
         for hint in self.hints.values():
-            if hint is not Any:
-                codec.decoder_of(hint)
+            codec.decoder_of(hint)
         self._bind = inspect.Signature(parameters).bind
-        made = {p.name for p in parameters if p.default is _MADE}
-        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in made}
-        self._factories: dict[str, Any] = {}
-        if made:
-            self._factories = {f.name: f.default_factory for f in fields(cls) if f.name in made}
+        made = getattr(cls, "__dataclass_fields__", {})
+        self._factories = {p.name: made[p.name].default_factory for p in parameters if p.default is _MADE}
+        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty and p.default is not _MADE}
+        if self._factories:
             # Else the constructor would call the factories again, and the saga would not be what is stored of it.
             setattr(cls, "__init__", _filled(constructor))  # noqa: B010 - mypy refuses the plain assignment
         self._positions = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
 
-    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> tuple[msgspec.Raw, _Made]:
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> tuple[msgspec.Raw, dict[str, Any]]:
         """Return the arguments as JSON, defaults applied, and those among them that factories made.
 
         Raises:
@@ -90,9 +86,9 @@ class Parameters:
             if args or kwargs:
                 message = f"{self._name} takes no arguments: define __init__ (or make it a dataclass) to accept some"
                 raise SagaDefinitionError(message, saga_name=self._name)
-            return msgspec.Raw(b"{}"), None
+            return msgspec.Raw(b"{}"), {}
         given = {**self._defaults, **dict(zip(self._positions, args, strict=False)), **kwargs}
-        made: _Made = None
+        made: dict[str, Any] = {}
         if self._factories:
             made = {name: make() for name, make in self._factories.items() if name not in given}
             given.update(made)
@@ -124,10 +120,9 @@ def _filled(constructor: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(constructor)
     def construct(saga: Any, *args: Any, **kwargs: Any) -> None:
         life: Any = getattr(saga, "_life", None)
-        made = getattr(life, "made", None)
-        if made:
-            life.made = None
-            kwargs.update(made)
+        if life is not None:
+            kwargs.update(life.made)
+            life.made = {}
         constructor(saga, *args, **kwargs)
 
     return construct

@@ -170,6 +170,17 @@ def unresolved(self: Any, price: Decimal) -> None:
     """Use a name that exists for type checkers only."""
 
 
+def unknown_attribute(self: Any, price: msgspec.Gone) -> None:  # type: ignore[name-defined]
+    """Use a name that a module does not have."""
+
+
+def nonsense(self: Any, price: Any) -> None:
+    """Use what is not Python."""
+
+
+nonsense.__annotations__["price"] = "int["
+
+
 def unreadable(self: Any, client: Client) -> None:
     """Take what is no data."""
 
@@ -186,6 +197,8 @@ class Client:
         (star_kwargs, r"parameter 'kwargs' is a \*\*kwargs parameter"),
         (own_id, "parameter 'saga_id' is called saga_id, which the library sets itself"),
         (unresolved, "an annotation cannot be resolved: name 'Decimal' is not defined; import it at module level"),
+        (unknown_attribute, "an annotation cannot be resolved: module 'msgspec' has no attribute 'Gone'; import it"),
+        (nonsense, r"an annotation cannot be resolved: Forward reference must be an expression -- got 'int\['"),
         (unreadable, "cannot be read back from JSON"),
     ],
 )
