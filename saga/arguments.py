@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
-from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import lru_cache
+from dataclasses import field, make_dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +15,7 @@ from saga.checks import check_name
 from saga.exceptions import SagaDefinitionError, SagaSerializationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _REFUSED_KINDS: dict[Any, str] = {
     inspect.Parameter.POSITIONAL_ONLY: "positional-only, but a saga is rebuilt with keyword arguments",
@@ -24,6 +24,9 @@ _REFUSED_KINDS: dict[Any, str] = {
 }
 _raws = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
+_sample = make_dataclass("_sample", [("made", list, field(default_factory=list))])
+_MADE = inspect.signature(_sample).parameters["made"].default
+"""What stands as the default of a parameter whose value a dataclass makes with a factory."""
 
 
 class Parameters:
@@ -56,22 +59,23 @@ class Parameters:
                 raise SagaDefinitionError(message, saga_name=self._name)
         try:
             hints = typing.get_type_hints(constructor, include_extras=True)
-        except (NameError, TypeError) as error:
+        except (AttributeError, NameError, SyntaxError, TypeError) as error:
             message = f"{self._name}.__init__: an annotation cannot be resolved: {error}; import it at module level"
             raise SagaDefinitionError(message, saga_name=self._name) from error
         self.hints = {parameter.name: hints.get(parameter.name, Any) for parameter in parameters}
         for hint in self.hints.values():
-            if hint is not Any:
-                codec.decoder_of(hint)
+            codec.decoder_of(hint)
         self._bind = inspect.Signature(parameters).bind
-        self._factories = {f.name: f.default_factory for f in _fields_of(cls) if f.default_factory is not MISSING}
-        self._defaults = {
-            p.name: p.default for p in parameters if p.default is not p.empty and p.name not in self._factories
-        }
+        made = getattr(cls, "__dataclass_fields__", {})
+        self._factories = {p.name: made[p.name].default_factory for p in parameters if p.default is _MADE}
+        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty and p.default is not _MADE}
+        if self._factories:
+            # Else the constructor would call the factories again, and the saga would not be what is stored of it.
+            setattr(cls, "__init__", _filled(constructor))  # noqa: B010 - mypy refuses the plain assignment
         self._positions = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
 
-    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> msgspec.Raw:
-        """Return the arguments as JSON, defaults applied.
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> tuple[msgspec.Raw, dict[str, Any]]:
+        """Return the arguments as JSON, defaults applied, and those among them that factories made.
 
         Raises:
             TypeError: If the arguments do not fit the constructor.
@@ -82,16 +86,17 @@ class Parameters:
             if args or kwargs:
                 message = f"{self._name} takes no arguments: define __init__ (or make it a dataclass) to accept some"
                 raise SagaDefinitionError(message, saga_name=self._name)
-            return msgspec.Raw(b"{}")
+            return msgspec.Raw(b"{}"), {}
         given = {**self._defaults, **dict(zip(self._positions, args, strict=False)), **kwargs}
-        for name, make in self._factories.items():
-            if name not in given:
-                given[name] = make()
+        made: dict[str, Any] = {}
+        if self._factories:
+            made = {name: make() for name, make in self._factories.items() if name not in given}
+            given.update(made)
         if len(args) > len(self._positions) or given.keys() != self.hints.keys():
             # The standard library says best what is wrong, but binds too slowly for every saga.
             self._bind(*args, **kwargs)
         encoded = {name: self._encode_one(name, given[name], limit) for name in self.hints}
-        return msgspec.Raw(_encode(encoded))
+        return msgspec.Raw(_encode(encoded)), made
 
     def decode(self, arguments: msgspec.Raw) -> dict[str, Any]:
         """Return the keyword arguments that rebuild the saga.
@@ -109,8 +114,18 @@ class Parameters:
             raise type(error)(message, path=error.path, saga_name=self._name) from error.__cause__
 
 
-def _fields_of(cls: type) -> tuple[Field[Any], ...]:
-    return fields(cls) if is_dataclass(cls) else ()
+def _filled(constructor: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that takes what factories made from what the library keeps with the saga, once."""
+
+    @functools.wraps(constructor)
+    def construct(saga: Any, *args: Any, **kwargs: Any) -> None:
+        life: Any = getattr(saga, "_life", None)
+        if life is not None:
+            kwargs.update(life.made)
+            life.made = {}
+        constructor(saga, *args, **kwargs)
+
+    return construct
 
 
 def parameters_of(cls: type) -> Parameters:
@@ -122,7 +137,7 @@ def parameters_of(cls: type) -> Parameters:
     return _parameters_of(cls)
 
 
-@lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024)
 def _parameters_of(cls: type) -> Parameters:
     return Parameters(cls)
 

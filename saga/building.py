@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import unicodedata
+from contextvars import ContextVar
 from functools import lru_cache
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from weakref import ref
 
@@ -29,11 +31,11 @@ from saga.definition import (
 from saga.events import Created
 from saga.exceptions import SagaDefinitionError, SagaError, SagaExecutionError, SagaValidationError
 from saga.strategies import FailureStrategy, ParallelFailureStrategy, WaitAllStrategy, strategy_of
-from saga.user_code import caught
+from saga.user_code import caught, read
 from saga.waiting import Latch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator
+    from collections.abc import Callable, Collection, Generator
 
     import msgspec
 
@@ -56,23 +58,23 @@ class Life:
         saga_name: The name of the saga.
         saga_version: The version of its definition.
         arguments: What it is rebuilt from.
+        made: Those of them that factories made, until ``__init__`` takes them.
         saga_id: Its id, once it has one.
         owner: Who runs it: an orchestrator, or the saga itself; None before it runs.
         run: The run it belongs to, in whatever form the owner keeps it.
         drafts: What build() has added so far.
         definition: Refers to the frozen definition while somebody uses it. Weak, since its steps hold the saga's bound
             methods: an instance that referred to itself would need the garbage collector to go away.
-        building: Whether build() runs.
-        built: What others wait on while build() runs; None if nobody does.
+        built: What others wait on while build() runs; None if it does not.
         pending: Steps that were to be added and whose adding was not awaited.
     """
 
     __slots__ = (
         "arguments",
-        "building",
         "built",
         "definition",
         "drafts",
+        "made",
         "owner",
         "pending",
         "run",
@@ -81,19 +83,23 @@ class Life:
         "saga_version",
     )
 
-    def __init__(self, saga_name: str, saga_version: str, arguments: msgspec.Raw) -> None:
+    def __init__(self, saga_name: str, saga_version: str, arguments: msgspec.Raw, made: dict[str, Any]) -> None:
         """Keep the arguments."""
         self.saga_name = saga_name
         self.saga_version = saga_version
         self.arguments = arguments
+        self.made = made
         self.saga_id: str | None = None
         self.owner: object = None
         self.run: Any = None
         self.drafts: list[Draft] = []
         self.definition: ref[SagaDefinition] | None = None
-        self.building = False
         self.built: Latch[None] | None = None
-        self.pending = 0
+        self.pending: set[Adding] = set()
+
+
+_BUILDING: ContextVar[tuple[Life, ...]] = ContextVar("saga_building", default=())
+"""Whose build() runs around this code, and would wait for it."""
 
 
 def life_of(saga: object) -> Life:
@@ -139,18 +145,20 @@ class Adding:
         """Remember that the step is to be added; without dependencies it comes after the one before."""
         self._life = life
         self._draft = draft
-        life.pending += 1
+        life.pending.add(self)
 
     def __await__(self) -> Generator[None, None, None]:
         """Add the step; all steps are checked together when ``build`` has ended."""
         life = self._life
-        if not life.building:
+        if life.built is None:
             message = f"saga {life.saga_name!r}: steps are added in build() and fixed once it has ended"
             raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
-        life.pending -= 1
+        if self not in life.pending:
+            message = f"saga {life.saga_name!r}: step {self._draft.name!r} is awaited twice, or was made before build()"
+            raise SagaDefinitionError(message, saga_name=life.saga_name, step=str(self._draft.name))
+        life.pending.remove(self)
         life.drafts.append(self._draft)
-        return
-        yield
+        yield from ()
 
 
 def belong_to(life: Life, owner: object, saga_id: str) -> str:
@@ -178,22 +186,30 @@ async def definition_of(saga: Buildable) -> SagaDefinition:
     known = None if life.definition is None else life.definition()
     if known is not None:
         return known
-    if life.building:
-        life.built = life.built or Latch()
+    if life.built is not None:
+        if life in _BUILDING.get():
+            message = (
+                f"saga {life.saga_name!r}: build() waits for its own saga, which would never end; let it add steps"
+            )
+            raise SagaDefinitionError(message, saga_name=life.saga_name)
         await life.built.wait()
         return await definition_of(saga)
-    life.building, life.drafts, life.pending = True, [], 0
-    try:
-        await _build(saga, life.saga_name)
-    finally:
-        life.building = False
-        if life.built is not None:
-            life.built.set(None)
-            life.built = None
-    if life.pending:
-        message = f"saga {life.saga_name!r}: build() adds {life.pending} step(s) without 'await'"
+    if not inspect.iscoroutinefunction(saga.build):
+        message = f"saga {life.saga_name!r}: build must be declared with 'async def'"
         raise SagaDefinitionError(message, saga_name=life.saga_name)
-    definition = _defined(life, strategy_of(saga.failure_strategy))
+    built: Latch[None] = Latch()
+    life.built, life.drafts, life.pending = built, [], set()
+    _BUILDING.set((*(around := _BUILDING.get()), life))
+    try:
+        await _answer_of(life.saga_name, "build()", saga.build)
+    finally:
+        _BUILDING.set(around)
+        life.built = None
+        built.set(None)
+    if life.pending:
+        message = f"saga {life.saga_name!r}: build() adds {len(life.pending)} step(s) without 'await'"
+        raise SagaDefinitionError(message, saga_name=life.saga_name)
+    definition = _defined(life, await _answer_of(life.saga_name, "failure_strategy", _strategy, saga))
     life.definition = ref(definition)
     life.drafts = []
     return definition
@@ -206,7 +222,7 @@ def _defined(life: Life, strategy: FailureStrategy) -> SagaDefinition:
     try:
         blueprint = _remembered(life.saga_name, life.saga_version, unbound)
     except TypeError:
-        # Something that cannot be hashed; the check says what, or accepts it.
+        # Something that cannot be hashed, of which the check says what or accepts it; or that must not be remembered.
         blueprint = _checked(life.saga_name, life.saga_version, unbound)
     steps = {
         step.name: replace(step, action=draft.action, compensation=draft.compensation)
@@ -242,21 +258,42 @@ def birth_of(life: Life, definition: SagaDefinition, deadline: float | None) -> 
     )
 
 
-async def _build(saga: Buildable, name: str) -> None:
-    if not inspect.iscoroutinefunction(saga.build):
-        message = f"saga {name!r}: build must be declared with 'async def'"
-        raise SagaDefinitionError(message, saga_name=name)
-    _, error = await caught(saga.build)
+async def _strategy(saga: Buildable) -> FailureStrategy:
+    return strategy_of(saga.failure_strategy)
+
+
+async def _answer_of(name: str, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """Ask the user's code; whatever it raises of its own is an error of the definition."""
+    try:
+        answer, error = await caught(call, *arguments)
+    except asyncio.CancelledError as cancelled:
+        # Nobody may have asked for it: what waits for something that was cancelled raises it, too.
+        task: Any = asyncio.current_task()
+        if task.cancelling():
+            raise
+        answer, error = None, cancelled
+    if error is None:
+        return answer
     if isinstance(error, SagaError):
         raise error
-    if error is not None:
-        message = f"saga {name!r}: build() raised {type(error).__name__}: {error}"
-        raise SagaDefinitionError(message, saga_name=name) from error
+    message = f"saga {name!r}: {what} raised {type(error).__name__}: {read(str, error, otherwise='(no text)')}"
+    raise SagaDefinitionError(message, saga_name=name) from error
 
 
 @lru_cache(maxsize=1024)
 def _remembered(saga_name: str, saga_version: str, unbound: tuple[Unbound, ...]) -> SagaDefinition:
+    # Errors are not remembered.
+    if not all(_lasting(call, by) for draft, bound, _ in unbound for call, by in zip(draft[1:3], bound, strict=True)):
+        raise TypeError
     return _checked(saga_name, saga_version, unbound)
+
+
+def _lasting(call: Any, bound: Any) -> bool:
+    """Whether who remembers a function keeps no saga alive by it: a method of a class does not, a closure may."""
+    if type(call) is not FunctionType:
+        return call is None
+    method = bound and not call.__qualname__.rpartition(".")[0].endswith("<locals>")
+    return method or not (call.__closure__ or call.__defaults__ or call.__kwdefaults__ or call.__dict__)
 
 
 def _checked(saga_name: str, saga_version: str, unbound: tuple[Unbound, ...]) -> SagaDefinition:

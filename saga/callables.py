@@ -12,6 +12,7 @@ from typing import Any
 from saga import codec
 from saga.context import SagaContext
 from saga.exceptions import SagaDefinitionError
+from saga.user_code import read
 
 _NO_TYPE = (object, typing.NoReturn, typing.Never)
 """Annotations that say nothing about a result; what only raises has none."""
@@ -46,13 +47,11 @@ def result_type_of(what: str, action: Any) -> Any:
     Raises:
         SagaDefinitionError: If it does not resolve, or such values cannot be read back from JSON.
     """
-    try:
-        hint = _return_hint(action)
-        if hint is not Any:
-            codec.decoder_of(hint)
-    except (NameError, SagaDefinitionError) as error:
-        message = f"{what}: its return annotation is of no use: {error}"
-        raise SagaDefinitionError(message) from error
+    hint = read(_hint_or_error, action, otherwise=SagaDefinitionError("it cannot be resolved"))
+    if isinstance(hint, Exception):
+        shown = read(inspect.signature, action, otherwise=None)
+        message = f"{what}: its return annotation is of no use: {hint}; it is {shown}"
+        raise SagaDefinitionError(message) from hint
     return hint
 
 
@@ -75,12 +74,20 @@ def _complaint(call: Any, given: int, arguments: int) -> str | None:
 def _may_return_awaitable(function: types.FunctionType) -> bool:
     if inspect.iscoroutinefunction(inspect.unwrap(function)) or function.__name__ == "<lambda>":
         return True
-    try:
-        hint = _annotation(function)
-    except NameError:
-        return True
+    # What cannot be read gets the benefit of the doubt.
+    hint = read(_annotation, function, otherwise=collections.abc.Awaitable)
     origin = typing.get_origin(hint) or hint
     return isinstance(origin, type) and issubclass(origin, _AWAITABLE)
+
+
+def _hint_or_error(call: Any) -> Any:
+    """Return the error where it says more than that there was one."""
+    try:
+        hint = _return_hint(call)
+        codec.decoder_of(hint)
+    except (AttributeError, NameError, SyntaxError, TypeError, SagaDefinitionError) as error:
+        return error
+    return hint
 
 
 def _return_hint(call: Any) -> Any:

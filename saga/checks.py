@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 import unicodedata
 from typing import NoReturn, TypeGuard
 
 from saga.exceptions import SagaValidationError
+from saga.user_code import read
 
 NAME_LENGTH_MAX = 200
 RETRIES_MAX = 1_000
@@ -82,8 +83,8 @@ def check_exception_types(what: str, value: object) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether the value is a finite int or float; booleans are not numbers here."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether the value is a finite float, or an int that can become one; booleans are not numbers here."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_int(value: object) -> TypeGuard[int]:
@@ -97,5 +98,5 @@ def refuse(what: str, value: object, expected: str) -> NoReturn:
     Raises:
         SagaValidationError: Always.
     """
-    message = f"{what} must be {expected}; got {value!r}"
+    message = f"{what} must be {expected}; got {read(repr, value, otherwise=f'an unreadable {type(value).__name__}')}"
     raise SagaValidationError(message)

@@ -50,9 +50,9 @@ class Saga:
             SagaSerializationError: If an argument cannot be stored.
         """
         saga = super().__new__(cls)
-        arguments = parameters_of(cls).encode(args, kwargs, PAYLOAD_BYTES_MAX)
+        arguments, made = parameters_of(cls).encode(args, kwargs, PAYLOAD_BYTES_MAX)
         # A frozen dataclass refuses ordinary assignment.
-        object.__setattr__(saga, "_life", Life(cls.saga_name, cls.saga_version, arguments))
+        object.__setattr__(saga, "_life", Life(cls.saga_name, cls.saga_version, arguments, made))
         return saga
 
     @property

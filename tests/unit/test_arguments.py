@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+import inspect
+import pickle
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -166,6 +170,17 @@ def unresolved(self: Any, price: Decimal) -> None:
     """Use a name that exists for type checkers only."""
 
 
+def unknown_attribute(self: Any, price: msgspec.Gone) -> None:  # type: ignore[name-defined]
+    """Use a name that a module does not have."""
+
+
+def nonsense(self: Any, price: Any) -> None:
+    """Use what is not Python."""
+
+
+nonsense.__annotations__["price"] = "int["
+
+
 def unreadable(self: Any, client: Client) -> None:
     """Take what is no data."""
 
@@ -182,6 +197,8 @@ class Client:
         (star_kwargs, r"parameter 'kwargs' is a \*\*kwargs parameter"),
         (own_id, "parameter 'saga_id' is called saga_id, which the library sets itself"),
         (unresolved, "an annotation cannot be resolved: name 'Decimal' is not defined; import it at module level"),
+        (unknown_attribute, "an annotation cannot be resolved: module 'msgspec' has no attribute 'Gone'; import it"),
+        (nonsense, r"an annotation cannot be resolved: Forward reference must be an expression -- got 'int\['"),
         (unreadable, "cannot be read back from JSON"),
     ],
 )
@@ -215,3 +232,112 @@ def test_a_default_factory_makes_a_fresh_value_for_each_saga() -> None:
 
     assert stored(Fresh()) == {"tags": []}
     assert rebuilt(Fresh(["a"])).tags == ["a"]
+
+
+@dataclass
+class Pay(Saga):
+    """Draws a token that is no argument of its caller's."""
+
+    order: str
+    token: str = field(default_factory=lambda: uuid4().hex)
+    tags: list[str] = field(default_factory=list, kw_only=True)
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive one value, and change another."""
+        self.key = f"pay-{self.token}"
+        self.tags.append(self.order)
+
+
+class Inherits(Pay):
+    """Adds nothing to the constructor."""
+
+
+@dataclass
+class Extends(Pay):
+    """Has a constructor of its own, made by the dataclass."""
+
+    nonce: str = field(default_factory=lambda: uuid4().hex)
+
+
+@dataclass(frozen=True)
+class Sealed(Saga):
+    """Refuses assignment, and makes all its values."""
+
+    token: str = field(default_factory=lambda: uuid4().hex)
+
+
+@dataclass(slots=True)
+class Narrow(Saga):
+    """Has slots, and makes all its values."""
+
+    token: str = field(default_factory=lambda: uuid4().hex)
+
+
+@pytest.mark.parametrize("cls", [Pay, Inherits, Extends])
+@pytest.mark.parametrize("again", [1, 2])
+def test_a_saga_works_with_the_values_that_are_stored(cls: type[Pay], again: int) -> None:
+    """Else it would go on with others after a takeover, and one effect would have two identities."""
+    saga = cls("o-1")
+    assert stored(saga)["token"] == saga.token
+    assert stored(saga)["tags"] == []
+    assert saga.key == f"pay-{saga.token}"
+    assert saga.tags == ["o-1"]
+    assert rebuilt(saga) == saga
+    assert cls(f"o-{again}").token != saga.token
+
+
+@pytest.mark.parametrize("cls", [Sealed, Narrow])
+def test_frozen_and_slotted_sagas_work_with_the_values_that_are_stored(cls: Any) -> None:
+    """They refuse to be changed afterwards. What copies them keeps their values."""
+    saga = cls()
+    assert stored(saga) == {"token": saga.token}
+    assert rebuilt(saga) == saga
+    for twin in (copy.copy(saga), copy.deepcopy(saga), pickle.loads(pickle.dumps(saga)), replace(saga)):  # noqa: S301
+        assert twin == saga
+    other = copy.copy(saga)
+    type(other).__init__(other)
+    assert other != saga
+
+
+def test_a_given_value_needs_no_factory() -> None:
+    """By position, by name, or none of them."""
+    calls = []
+
+    @dataclass
+    class Counts(Saga):
+        order: str
+        tags: list[int] = field(default_factory=lambda: calls.append(1) or [len(calls)])  # type: ignore[func-returns-value]
+        more: list[int] = field(default_factory=list)
+
+    for saga in (Counts("o", [7]), Counts("o", tags=[7]), Counts("o", [7], [8])):
+        assert saga.tags == stored(saga)["tags"] == [7]
+    assert calls == []
+    assert Counts("o").tags == [1]
+    assert calls == [1]
+    assert list(inspect.signature(Counts).parameters) == ["order", "tags", "more"]
+    with pytest.raises(TypeError):
+        Counts()  # type: ignore[call-arg]
+
+
+def test_a_subclass_may_call_a_constructor_with_factories() -> None:
+    """What it hands over is its own business; what its own parameters say is stored."""
+
+    class Own(Pay):
+        def __init__(self, order: str, tags: Any = None) -> None:
+            """Choose the token."""
+            super().__init__(order, f"token of {order}", tags=tags or [])
+
+    Pay("o-0")
+    saga = Own("o-1")
+    assert stored(saga) == {"order": "o-1", "tags": None}
+    assert (saga.token, saga.tags) == ("token of o-1", ["o-1"])
+    assert rebuilt(saga) == saga
+
+
+def test_a_constructor_can_be_called_where_no_saga_was_made() -> None:
+    """A factory then makes the value, as for any dataclass."""
+    Pay("o-0")
+    bare = object.__new__(Pay)
+    Pay.__init__(bare, "o-1")
+    assert bare.key == f"pay-{bare.token}"

@@ -149,6 +149,28 @@ async def test_a_bad_step_is_refused_before_the_first_effect(steps: Steps, kind:
     assert effects == []
 
 
+async def returns_what_is_gone(ctx: SagaContext) -> functools.Gone:  # type: ignore[name-defined]
+    """Name what its module has no more."""
+
+
+@pytest.mark.asyncio
+async def test_an_annotation_that_cannot_be_read_is_refused_with_its_step() -> None:
+    """By name; it is no error of the library's."""
+    with pytest.raises(D, match=r"^saga 'Bad', step 'a': the action: its .* -> 'functools\.Gone'$"):
+        await chain(step("a", returns_what_is_gone), name="Bad")().execute()
+
+
+@pytest.mark.parametrize("deadline", [0, "60", float("nan"), pytest.param(10**400, id="huge")])
+@pytest.mark.asyncio
+async def test_a_deadline_that_is_no_time_is_refused(deadline: Any) -> None:
+    """However large the number is."""
+    with pytest.raises(V, match=r"^deadline must be a finite number of seconds above 0"):
+        await chain(step("a"))().execute(deadline=deadline)
+    async with orchestrator() as orch:
+        with pytest.raises(V, match=r"^deadline must be a finite number of seconds above 0"):
+            await orch.start(chain(step("a"))(), deadline=deadline)
+
+
 @pytest.mark.asyncio
 async def test_markup_in_a_name_is_data() -> None:
     """[row 6] It is up to who shows a name to escape it."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
+import weakref
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -199,3 +203,289 @@ async def test_the_first_fact_holds_what_another_process_needs() -> None:
     born = birth_of(life_of(saga), await definition_of(saga), 60.0)
     assert (born.name, born.version, born.deadline, bytes(born.arguments)) == ("Born", "7", 60.0, b"{}")
     assert [shape.name for shape in born.shape] == ["a"]
+
+
+def logged(call: Any) -> Any:
+    """Decorate a function, as closures do."""
+
+    @functools.wraps(call)
+    async def logging(*args: Any) -> Any:
+        return await call(*args)
+
+    return logging
+
+
+class Courier:
+    """Calls for a saga, which it holds."""
+
+    def __init__(self, saga: Saga) -> None:
+        """Hold it."""
+        self.saga = saga
+
+    async def __call__(self, ctx: SagaContext) -> None:
+        """Do nothing."""
+
+
+class Held(Saga):
+    """Has actions that hold it."""
+
+    def __init__(self, how: str) -> None:
+        """Say which."""
+        self.how = how
+
+    async def build(self) -> None:
+        """Add one step."""
+
+        async def closure(ctx: SagaContext) -> None:
+            del self.how
+
+        async def closed_undo(result: Any, ctx: SagaContext) -> None:
+            del self.how
+
+        async def with_default(ctx: SagaContext, saga: Any = self) -> None:
+            """Hold the saga as a default."""
+
+        async def with_keyword(ctx: SagaContext, *, saga: Any = self) -> None:
+            """Hold the saga as a default by name."""
+
+        async def attributed(ctx: SagaContext) -> None:
+            """Hold the saga as an attribute."""
+
+        async def as_method(_: Any, ctx: SagaContext) -> None:
+            del self.how
+
+        attributed.saga = self  # type: ignore[attr-defined]
+        actions = {
+            "method": self.act,
+            "decorated method": self.act_logged,
+            "function": succeed,
+            "closure": closure,
+            "decorated": logged(self.act),
+            "default": with_default,
+            "keyword": with_keyword,
+            "attribute": attributed,
+            "closure as a method": MethodType(as_method, self),
+            "partial": functools.partial(Held.act, self),
+            "object": Courier(self),
+        }
+        undoing = closed_undo if self.how == "compensation" else None
+        await self.add_step("a", actions.get(self.how, succeed), undoing, max_retries=1)
+
+    async def act(self, ctx: SagaContext) -> None:
+        """Be a method."""
+
+    @logged
+    async def act_logged(self, ctx: SagaContext) -> None:
+        """Be a decorated method."""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "method",
+        "decorated method",
+        "function",
+        "closure",
+        "compensation",
+        "decorated",
+        "default",
+        "keyword",
+        "attribute",
+        "closure as a method",
+        "partial",
+        "object",
+    ],
+)
+@pytest.mark.asyncio
+async def test_what_was_checked_once_keeps_no_saga_alive(how: str) -> None:
+    """A worker would hold the arguments of a thousand sagas that have ended, whatever stands in them."""
+    sagas: list[weakref.ref[Saga]] = []
+    for _ in range(3):
+        saga = Held(how)
+        sagas.append(weakref.ref(saga))
+        await definition_of(saga)
+        del saga
+    gc.collect()
+    assert [saga() for saga in sagas] == [None] * 3
+
+
+@pytest.mark.parametrize(("how", "checks"), [("method", 1), ("decorated method", 1), ("function", 1), ("closure", 3)])
+@pytest.mark.asyncio
+async def test_what_lives_as_long_as_its_class_is_checked_once(how: str, checks: int) -> None:
+    """Steps are checked again where that is the price of forgetting a saga, and only there."""
+    cls = type(f"Once {how}", (Held,), {})
+    definitions = [await definition_of(cls(how)) for _ in range(3)]
+    assert len({id(definition.steps["a"].retry) for definition in definitions}) == checks
+
+
+class MuteError(LookupError):
+    """An error whose text cannot be read."""
+
+    def __str__(self) -> str:
+        """Raise."""
+        raise OSError
+
+
+class Raises(Saga):
+    """Cannot be built."""
+
+    def __init__(self, why: Any) -> None:
+        """Say why."""
+        self.why = {"mute": MuteError("x"), "cancelled": asyncio.CancelledError("not you")}.get(why, why)
+
+    async def build(self) -> None:
+        """Raise."""
+        raise self.why
+
+
+@pytest.mark.parametrize(
+    ("why", "text"),
+    [
+        ("mute", r"^saga 'Raises': build\(\) raised MuteError: \(no text\)$"),
+        ("cancelled", r"^saga 'Raises': build\(\) raised CancelledError: not you$"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_whatever_build_raises_is_an_error_of_the_definition(why: str, text: str) -> None:
+    """Also a cancellation that nobody asked for: the caller would take it for his own."""
+    saga = Raises(why)
+    with pytest.raises(SagaDefinitionError, match=text) as refused:
+        await saga.execute()
+    assert refused.value.saga_name == "Raises"
+    assert refused.value.__cause__ is saga.why
+
+
+@pytest.mark.asyncio
+async def test_who_is_cancelled_while_build_runs_is_cancelled() -> None:
+    """By whoever asks for it, or by a timeout around it; the saga can be built afterwards."""
+    waits = [True, True]
+
+    class Slow(Saga):
+        async def build(self) -> None:
+            """Wait twice."""
+            if waits and waits.pop():
+                await asyncio.sleep(60)
+            await self.add_step("a", succeed)
+
+    saga = Slow()
+    task = asyncio.create_task(definition_of(saga))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await definition_of(saga)
+    assert list((await definition_of(saga)).steps) == ["a"]
+
+
+class Undecided(DAGSaga):
+    """Cannot say what its strategy is."""
+
+    @property
+    def failure_strategy(self) -> Any:  # type: ignore[override]
+        """Raise."""
+        message = "no configuration"
+        raise LookupError(message)
+
+    async def build(self) -> None:
+        """Add a step."""
+        await self.add_dag_step("a", succeed)
+
+
+@pytest.mark.asyncio
+async def test_a_strategy_that_cannot_be_read_is_an_error_of_the_definition() -> None:
+    """It is user code like build()."""
+    with pytest.raises(SagaDefinitionError, match=r"^saga 'Undecided': failure_strategy raised LookupError: no conf"):
+        await Undecided().execute()
+
+
+class Selfish(Saga):
+    """Waits for itself while it is built."""
+
+    def __init__(self, how: str) -> None:
+        """Say how."""
+        self.how = how
+
+    async def build(self) -> None:
+        """Wait, directly or by way of another task or saga."""
+        if self.how == "execute":
+            await self.execute()
+        elif self.how == "task":
+            await asyncio.gather(self.execute())
+        else:
+            guest = Guest()
+            guest.host = self
+            await guest.execute()
+
+
+class Guest(Saga):
+    """Waits for another saga while it is built."""
+
+    host: Saga
+
+    async def build(self) -> None:
+        """Wait."""
+        await self.host.execute()
+
+
+@pytest.mark.parametrize("how", ["execute", "task", "saga"])
+@pytest.mark.asyncio
+async def test_a_build_that_waits_for_its_own_saga_is_told(how: str) -> None:
+    """It would wait for ever."""
+    async with asyncio.timeout(5):
+        with pytest.raises(SagaDefinitionError, match=r"^saga 'Selfish': build\(\) waits for its own saga"):
+            await Selfish(how).execute()
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_build_leaves_behind_may_wait_for_the_saga() -> None:
+    """Once it is built, nothing waits for itself; what was forgotten is built again."""
+    tasks = []
+    built = asyncio.Event()
+
+    class Starts(Saga):
+        async def build(self) -> None:
+            """Start a task once."""
+            await self.add_step("a", succeed)
+            if not tasks:
+                tasks.append(asyncio.create_task(self.later()))
+
+        async def later(self) -> Any:
+            await built.wait()
+            return (await self.execute()).context
+
+    await definition_of(Starts())
+    built.set()
+    assert await tasks[0] == {"a": "a"}
+
+
+class Twice(Saga):
+    """Awaits one step twice."""
+
+    async def build(self) -> None:
+        """Await it twice."""
+        adding = self.add_step("a", succeed)
+        await adding
+        await adding
+
+
+class Early(Saga):
+    """Makes a step before build()."""
+
+    def __init__(self) -> None:
+        """Make it."""
+        self.adding = self.add_step("a", succeed)
+
+    async def build(self) -> None:
+        """Await it."""
+        await self.adding
+
+
+@pytest.mark.parametrize("cls", [Twice, Early])
+@pytest.mark.asyncio
+async def test_each_step_is_made_and_awaited_once_in_build(cls: type[Saga]) -> None:
+    """Else the steps that were forgotten could not be told from those that were not."""
+    with pytest.raises(SagaDefinitionError, match=r"step 'a' is awaited twice, or was made before build") as refused:
+        await cls().execute()
+    assert (refused.value.saga_name, refused.value.step) == (cls.__name__, "a")

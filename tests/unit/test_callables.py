@@ -203,3 +203,40 @@ def test_an_annotation_that_is_no_data_is_refused() -> None:
     """Before the effect, of which nothing could be stored."""
     with pytest.raises(SagaDefinitionError, match=r"the action: its return annotation is of no use: .*Clerk.* cannot"):
         result_type_of("the action", of_client)
+
+
+def of(annotation: Any) -> Any:
+    """An action with this return annotation."""
+
+    async def action(ctx: SagaContext) -> None:
+        """Do nothing."""
+
+    action.__annotations__["return"] = annotation
+    return action
+
+
+def sync_of(annotation: Any) -> Any:
+    """A function that may return an awaitable, with this annotation."""
+
+    def action(ctx: SagaContext) -> None:
+        """Do nothing."""
+
+    action.__annotations__["return"] = annotation
+    return action
+
+
+@pytest.mark.parametrize("make", [of, sync_of])
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        ("functools.Gone", r"module 'functools' has no attribute 'Gone'; it is \(ctx.*\) -> 'functools.Gone'$"),
+        ("int[", r"Forward reference must be an expression -- got 'int\['; it is \(ctx.*\) -> 'int\['$"),
+        ("1 / 0", r"it cannot be resolved; it is \(ctx.*\) -> '1 / 0'$"),
+        ("{}['gone']", r"it cannot be resolved; it is \(ctx.*\) -> .*gone"),
+    ],
+)
+def test_an_annotation_is_named_whatever_reading_it_raises(make: Any, annotation: str, text: str) -> None:
+    """It is code of the user's that nobody has run yet."""
+    check_callable("the action", make(annotation), 1, bound=False)
+    with pytest.raises(SagaDefinitionError, match=f"^the action: its return annotation is of no use: {text}"):
+        result_type_of("the action", make(annotation))

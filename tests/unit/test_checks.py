@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def test_good_seconds_are_returned_as_a_float(value: float | None, seconds: floa
     assert type(check_seconds("timeout", value)) is type(seconds)
 
 
-@pytest.mark.parametrize("value", [0, -1, True, "1", float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [0, -1, True, "1", float("nan"), float("inf"), pytest.param(10**400, id="huge")])
 def test_bad_seconds_are_refused(value: Any) -> None:
     """Naming argument and value."""
     with pytest.raises(SagaValidationError, match=rf"^timeout must be a finite number .*; got {value!r}$"):
@@ -92,6 +93,28 @@ def test_booleans_are_no_numbers() -> None:
     yes: Any = True
     assert [is_int(value) for value in (1, yes, 1.0)] == [True, False, False]
     assert [is_number(value) for value in (1.5, yes, float("inf"))] == [True, False, False]
+
+
+def test_a_number_is_what_a_float_can_hold() -> None:
+    """Else whoever computes with it fails in its place."""
+    most = sys.float_info.max
+    assert [is_number(value) for value in (most, -most, int(most), 10**400, -(10**400))] == [True] * 3 + [False] * 2
+    assert check_seconds("timeout", int(most)) == most
+
+
+class Mute:
+    """Has no text."""
+
+    def __repr__(self) -> str:
+        """Raise."""
+        raise OSError
+
+
+@pytest.mark.parametrize(("value", "shown"), [(10**5_000, "int"), (Mute(), "Mute")], ids=["int", "Mute"])
+def test_what_cannot_be_shown_is_refused_all_the_same(value: Any, shown: str) -> None:
+    """Python shows no int of more than 4,300 digits."""
+    with pytest.raises(SagaValidationError, match=rf"^timeout must be a finite number .*; got an unreadable {shown}$"):
+        check_seconds("timeout", value)
 
 
 def test_a_refusal_is_a_value_error_too() -> None:
