@@ -11,8 +11,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, NoOpTracerProvider, ProxyTracerProvider, Status, StatusCode
 
+from saga.monitoring._lines import one_line
 from saga.outcomes import record_of
-from saga.redaction import one_line
 from saga.user_code import read
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ class Trace:
 
     def begun(self) -> None:
         """End the span of a takeover: what was cut off is known once something begins."""
-        takeover, self._takeover = self._takeover, None
-        if takeover is not None:
-            takeover.end()
+        if self._takeover is not None:
+            self._takeover.end()
+            self._takeover = None
 
     def close(self) -> None:
         """End what is open."""

@@ -29,10 +29,11 @@ from saga.events import (
     Claimed,
     Created,
 )
+from saga.monitoring._lines import one_line
 from saga.monitoring._spans import Attempt, Inner, Trace, Tracers, Within, guarded, say_failure, within
 from saga.monitoring._trace_context import context_of, headers_of
 from saga.observers import NOTHING, Observer
-from saga.redaction import Redaction, one_line
+from saga.redaction import Redaction
 from saga.types import LeaveReason, Outcome, Phase, UnknownReason
 
 if TYPE_CHECKING:
