@@ -61,8 +61,7 @@ class SagaMetrics(Observer):
     no label holds an id or a text of users, and the number of series is bounded. ``watch(storage)`` adds what is read
     from the storage: sagas in flight, sagas that need attention, the age of the oldest unfinished one.
 
-    One serves one orchestrator, or sagas that run alone: sagas are told apart by their ids, and what two orchestrators
-    of one process do with the same saga, one after the other, is not.
+    Orchestrators may share one as long as no two of them drive a saga of the same id.
     """
 
     def __init__(self, *, steps_max: int = 12, series_max: int = 200, clock: Clock | None = None) -> None:

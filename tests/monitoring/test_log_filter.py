@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import logging.handlers
+import queue
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -263,3 +265,18 @@ def test_where_structlog_ends_in_the_standard_library_the_filter_masks_what_it_a
     assert SECRET in without
     assert SECRET not in with_filter
     assert "token: ***" in with_filter
+
+
+def test_on_a_handler_that_queues_the_filter_masks_what_is_queued() -> None:
+    """That handler makes the text of a record; behind the queue is a thread that knows no saga."""
+    queued: queue.Queue[logging.LogRecord] = queue.Queue()
+    handler = logging.handlers.QueueHandler(queued)
+    handler.addFilter(SagaLogFilter())
+    logger = logging.Logger("shop")  # noqa: LOG001 - one that nobody else can see
+    logger.addHandler(handler)
+    with structlog.contextvars.bound_contextvars(saga_id="o-1", step="pay"):
+        logger.warning("%(token)s", {"token": SECRET}, exc_info=ValueError(f"password={SECRET}"))
+    record = queued.get_nowait()
+    assert record.getMessage() == "***\n  ValueError: password=***"
+    assert (vars(record)["saga_id"], vars(record)["step"]) == ("o-1", "pay")
+    assert SECRET not in str(vars(record))

@@ -34,6 +34,7 @@ from saga import (
     SagaStorageUnavailableError,
     SagaValidationError,
     SQLiteSagaStorage,
+    monitoring,
 )
 from saga.events import (
     AttemptFailed,
@@ -994,6 +995,14 @@ async def test_a_second_watch_is_refused_until_the_first_has_ended() -> None:
             assert metrics.snapshot().stored is not None
         async with metrics.watch(two):
             assert metrics.snapshot().stored is not None
+
+
+def test_what_a_snapshot_is_can_be_named() -> None:
+    """A function that takes one has a type for it, and a wrong name is none."""
+    assert isinstance(SagaMetrics().snapshot(), monitoring.MetricsSnapshot)
+    assert all(hasattr(monitoring, name) for name in monitoring.__all__)
+    with pytest.raises(AttributeError, match="MetricsSnapshott"):
+        _ = monitoring.MetricsSnapshott  # type: ignore[attr-defined]
 
 
 def test_percentiles_are_true_to_within_fourteen_percent() -> None:
