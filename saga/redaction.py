@@ -122,7 +122,7 @@ _SAID = tuple(
         (
             ")=(",
             r"\(([^=\r\n]{1,256}?)\)=\(",
-            r"(?s:.{0,1024}?)(?=\) (?:already exists|is |conflicts with))|[^\r\n]*(?=\))|[^\r\n]*",
+            r"(?:[^\r\n]*|(?s:.{0,1024}?))(?=\) (?:already|is (?:not|still)|conflicts) )|[^\r\n]*(?=\))|[^\r\n]*",
         ),
     )
 )

@@ -230,11 +230,12 @@ class SagaLogFilter(logging.Filter):
         for name in _IDENTIFIERS:
             # What the user's own code gave with ``extra`` stays.
             given.setdefault(name, bound.get(name, "-"))
-        if isinstance(record.msg, dict) and not read(bool, record.args, otherwise=True):
+        message: Any = record.msg
+        if read(isinstance, message, dict, otherwise=False) and not read(bool, record.args, otherwise=True):
             # A structlog record on its way to structlog's ProcessorFormatter, which copies it.
-            record.msg = redaction(None, "", record.msg)
+            record.msg = redaction(None, "", message)
         else:
-            record.msg, record.args = _Masked(record.msg, record.args, redaction), None
+            record.msg, record.args = _Masked(message, record.args, redaction), None
         if record.stack_info:
             record.stack_info = self._block(record.stack_info)
         self._hide_error(record)

@@ -158,6 +158,8 @@ def test_a_key_that_only_looks_like_a_secret_one_is_left_alone(key: str) -> None
         f"Key (card_token)=({SECRET}) already exists.",
         f'DETAIL:  Key (user_id, token)=(5, {SECRET}) is not present in table "users".',
         f"Key (lower(token::text))=(a) b\nc {SECRET}) already exists.",
+        f'Key (token)=(a) is {SECRET}) is still referenced from table "cards".',
+        f"Key (token)=(a) conflicts with existing key (token)=({SECRET}).",
         f"Schlüssel »(token)=({SECRET})« existiert bereits.",
         f"it is -----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----",
     ],
