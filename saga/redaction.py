@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from saga.exceptions import SagaValidationError
+from saga.user_code import read
 
 SECRET_KEYS = (
     "pass(?:wor[dt]|wd|phrase|code)",
@@ -24,15 +25,17 @@ SECRET_KEYS = (
     "pwd",
     "secret",
     "token",
-    "(?:api|access|private|signing|encryption)[ _-]?key",
-    "authorization",
+    "(?<![a-z])bearer(?![a-z])",
+    "(?:api|access|account|private|signing|encryption)[ _-]?key",
+    # What a payment's approval is called is an identifier.
+    "authorization(?![ _-]?(?:id|code|status)(?![a-z]))",
     "credential",
     "cookie",
     "session[_-]?id",
     "(?<!dis)(?<!wild)card(?!inal)",
     "cv[vc]",
     "security[_-]?code",
-    "(?:amz|hmac)[_-]?signature",
+    "(?:amz|goog|hmac)[_-]?signature",
     "iban",
     "account[_-]?number",
     # Words this short stand in others (businessName, PING): they count as whole words, also in camel case.
@@ -47,19 +50,26 @@ DEPTH_MAX = 16
 """Deeper values are masked as a whole."""
 
 # Bounded, so that no text makes the search start everywhere and run to its end each time.
-_JWT = re.compile(r"(?<!eyJ)eyJ[\w-]{4,2048}\.[\w-]+\.[\w-]*")
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]{0,256}:)\S{0,2048}@")
-_URL_USER = re.compile(r"(https?://)[^/\s:@?#]{1,256}(?::[^/\s:@]{0,256})?@|(://)[^/\s:@?#]{20,256}@", re.IGNORECASE)
-"""Who calls by HTTP puts a token where the user's name stands; elsewhere only its length tells one from the other."""
-_PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|$)", re.DOTALL
+_FORMS = tuple(
+    (hint, re.compile(form, flags))
+    for hint, form, flags in (
+        ("://", r"(://[^/\s:@]{0,256}:)\S{0,2048}(@)", 0),
+        # Who calls by HTTP puts a token where the user's name stands; elsewhere only its length tells them apart.
+        ("://", r"(https?://)[^/\s:@?#]{1,256}(?::[^/\s:@]{0,256})?(@)", re.IGNORECASE),
+        ("://", r"(://)[^/\s:@?#]{20,256}(@)", 0),
+        ("=", r"([?&;](?:x-[a-z]{1,16}-)?sig(?:nature)?=)[^\s&#;\"'<>]+()", re.IGNORECASE),
+        ("-----BEGIN", r"()-----BEGIN [A-Z ]{0,32}PRIVATE KEY.*?(?:-----END [A-Z ]{0,64}-----|$)()", re.DOTALL),
+        # Of three parts, or of five where it is encrypted; the second may be empty there.
+        ("eyJ", r"()(?<!eyJ)eyJ[\w-]{4,2048}\.[\w-]*\.[\w-]*(?:\.[\w-]+){0,2}()", 0),
+        ("AWS4-", r"(\bAWS4-[A-Z0-9-]{1,40}\s)[^\r\n]+()", 0),
+    )
 )
-_BEARER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
-_AWS = re.compile(r"(\bAWS4-[A-Z0-9-]{1,40}\s)[^\r\n]+")
+"""What a text has in it where a secret may be; what stands before a secret, the secret, and what stands behind it."""
+_BEARER = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
 
 _BETWEEN = (
     r"""(?:(?<=["'])\s{0,8},?\s{0,8}b?\\{0,3}["']?val(?:ue)?\\{0,3}["']?\s{0,8}[:=]\s{0,8}"""
-    r"""|\s{0,8}(?:=>|[:=>]|%3[AD]|\\u003[ad]|&\#(?:61|x3d);)\s{0,8}"""
+    r"""|\s{0,8}(?:[:=]=|=>|[:=>]|%3[AD]|\\u003[ad]|&\#(?:61|x3d);)\s{0,8}"""
     r"""|(?<=["'])\s{0,8},\s{0,8}(?=[bru]{0,2}\\{0,3}["']|[\[({\d]))"""
 )
 """What stands between a key and its value: also a comma in a pair, or ``"value":`` where the key is itself a value."""
@@ -67,16 +77,15 @@ _BETWEEN = (
 _NO_TYPE = "(?<!error)(?<!exception)"
 """What names an exception, such as CardDeclinedError, is no key: behind it stands what it says."""
 
-_LEAD = re.compile(
-    r"""(?:(?:bearer|basic|digest|token)\s+)?(?:[bruf]{1,2}(?=\\{0,3}["'])|&quot;|%22)?""", re.IGNORECASE
-)
+_LEAD = re.compile(r"""(?i)(?:(?:bearer|basic|digest|token)\s+)?(?:[bruf]{1,2}(?=\\{0,3}["'])|&quot;|%22)?""")
 _QUOTED = re.compile(r"""(?P<quote>\\{0,3}["'])(?:(?!(?P=quote))(?:\\.|.))*(?:(?P=quote)|\Z)""", re.DOTALL)
 _OPENED = re.compile(r"[\w.]{0,128}[\[({]")
 _BRACKETS = re.compile(rf"(?P<open>[\[({{])|(?P<close>[\])}}])|{_QUOTED.pattern}", re.DOTALL)
 _BARE = re.compile(r"""(?:[^\s,;&)}\]"'<]|["'](?=\w)|,(?=[^\s,"'])(?![\w.-]{0,64}[=:]))+""")
 """Up to a blank or separator; a comma or quote inside a word belongs to it, unless behind it stands the next key."""
 _ANGLED = re.compile(r"<(?!/)[^>]{0,2048}>?")
-_WHOLE_LINE = re.compile("authorization|cookie", re.IGNORECASE)
+_HEADER = re.compile(r"(?<![\w-])(?:(?:http|x|proxy|set)[_-]){0,3}(?:authorization|cookie)(?![\w-])", re.IGNORECASE)
+_HEADER_BEFORE = len("http_x_proxy_")
 _REST = re.compile(r"[^\r\n]*")
 _ELEMENT_MAX = 2_048
 
@@ -86,22 +95,42 @@ _DIGIT = re.compile(r"%20|\d")
 _ISSUED = re.compile(r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|35\d{14}|6[0245]\d{14}|3[47]\d{13}")
 """What the large issuers' numbers look like: known also inside of a longer number."""
 LUHN_BASE = 10
-CARD_DIGITS_MIN = 13
-CARD_DIGITS_MAX = 19
-CARD_FIRST = "23456"
-CARD_GROUP_MIN = 3
+CARD_DIGITS_MIN, CARD_DIGITS_MAX = 13, 19
+CARD_FIRST, CARD_GROUP_MIN = "23456", 3
 
-_NAMING = frozenset({"name", "key", "field", "header"})
-_NAMED = frozenset({"value", "values", "val"})
-"""``{"name": "password", "value": ...}`` says its key in a value."""
+_NAMING = frozenset({"name", "key", "field", "header", "loc"})
+_NAMED = frozenset({"value", "values", "val", "input"})
+"""``{"name": "password", "value": ...}`` says its key in a value; pydantic says ``loc`` and ``input``."""
 
-_UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-"""What a container of the user's may raise that is looked through."""
+_NEWLINE = r"(?:\r?\n|\\{1,2}n)"
+_SAID = tuple(
+    (hint, re.compile(key, re.MULTILINE), re.compile(value) if value else None)
+    for hint, key, value in (
+        # pydantic: a line with the field, and below it ``what is wrong [type=..., input_value=..., input_type=...]``.
+        (
+            "input_value=",
+            rf"(?:^|{_NEWLINE})([^\r\n\\]{{1,256}}){_NEWLINE}[ \t]+[^\r\n]{{0,1024}}?\binput_value=",
+            r"(?:[^\r\n]*|(?s:.{0,512}?))(?=, input_type=)|[^\r\n]*",
+        ),
+        # The same as data.
+        (
+            "input",
+            r"""loc\\{0,3}["']\s?:\s?[\[(]([^\])]{1,256})[\])](?s:(?!["']loc\b).){0,1024}?["']input\\{0,3}["']\s?:\s?""",
+            "",
+        ),
+        # PostgreSQL: ``Key (user_id, token)=(5, ...) already exists``.
+        (
+            ")=(",
+            r"\(([^=\r\n]{1,256}?)\)=\(",
+            r"(?:[^\r\n]*|(?s:.{0,1024}?))(?=\) (?:already|is (?:not|still)|conflicts) )|[^\r\n]*(?=\))|[^\r\n]*",
+        ),
+    )
+)
+"""Texts that name a secret first: a part of them, the names (group 1) up to the value, the value if it is special."""
 
 _REPR = reprlib.Repr()
 _REPR.maxother = sys.maxsize
-"""Calls ``repr`` and says what kind of object it is where that raises; nothing is cut, since a cut can part a key from
-its value."""
+"""Says what kind of object it is whose ``repr`` raises; cuts nothing, since a cut can part a key from its value."""
 
 
 class Redaction:
@@ -148,17 +177,14 @@ class Redaction:
     def text(self, text: str) -> str:
         """Return a text with the secrets in it masked."""
         mask = self.mask
-        if "://" in text:
-            text = _URL_PASSWORD.sub(lambda found: f"{found[1]}{mask}@", text)
-            text = _URL_USER.sub(lambda found: f"{found[1] or found[2]}{mask}@", text)
-        if "-----BEGIN" in text:
-            text = _PRIVATE_KEY.sub(lambda _: mask, text)
-        if "eyJ" in text:
-            text = _JWT.sub(lambda _: mask, text)
-        if "AWS4-" in text:
-            text = _AWS.sub(lambda found: f"{found[1]}{mask}", text)
-        text = self._without_assigned(text)
-        text = _BEARER.sub(lambda found: f"{found[1]}{found[2]}{mask}", text)
+        for hint, form in _FORMS:
+            if hint in text:
+                text = form.sub(lambda found: f"{found[1]}{mask}{found[2]}", text)
+        for hint, key, value in _SAID:
+            if hint in text:
+                text = self._without(text, key, value)
+        text = self._without(text, self._assigned)
+        text = _BEARER.sub(lambda found: f"{found[1]}{mask}", text)
         text = _DIGITS.sub(lambda found: _without_cards(found[0], mask), text)
         for pattern in self._patterns:
             text = pattern.sub(lambda _: mask, text)
@@ -166,38 +192,47 @@ class Redaction:
 
     def value(self, key: str, value: Any) -> Any:
         """Return what may be shown of a value that stands under this key."""
-        return self.mask if self.is_secret(key) else self._shown(value, 0)
+        return self.mask if self._names(key) else self._shown(value, 0)
 
-    def _without_assigned(self, text: str) -> str:
+    def _without(self, text: str, key: re.Pattern[str], value: re.Pattern[str] | None = None) -> str:
         """Return a text without what stands behind the keys in it; each part of it is looked at once."""
         parts: list[str] = []
         done = at = 0
-        while found := self._assigned.search(text, at):
-            at = _end_of_value(text, found)
+        while found := key.search(text, at):
+            at = found.end()
+            if key is self._assigned or self.is_secret(found[1]):
+                said = value.match(text, at) if value else None
+                at = said.end() if said else _end_of_value(text, found)
             if at > found.end():
                 parts += (text[done : found.end()], self.mask)
                 done = at
         return "".join((*parts, text[done:])) if parts else text
 
     def _shown(self, value: Any, depth: int) -> Any:
-        if depth >= DEPTH_MAX:
-            return self.mask
-        try:
-            if isinstance(value, Mapping):
-                return self._mapping(value, depth + 1)
-            if isinstance(value, tuple) and not self._is_pair(value):
-                # Stays one: processors after this one may format a text with it.
-                return tuple(self._shown(inner, depth + 1) for inner in value)
-            if isinstance(value, list | tuple | set | frozenset):
-                shown = [self._shown(inner, depth + 1) for inner in value]
-                return [shown[0], self.mask] if self._is_pair(value) else shown
-        except _UNREADABLE:
-            return self.mask
-        return self._plain(value)
+        # Whatever is logged may be of the user's own making, and raise what it likes.
+        return self.mask if depth >= DEPTH_MAX else read(self._looked_at, value, depth + 1, otherwise=self.mask)
+
+    def _looked_at(self, value: Any, depth: int) -> Any:
+        if isinstance(value, Mapping):
+            return self._mapping(value, depth)
+        if not isinstance(value, list | tuple | set | frozenset):
+            return self._plain(value)
+        inside = list(value)
+        shown = [self._shown(inner, depth) for inner in inside]
+        if isinstance(value, list | tuple):
+            # Headers and fields of forms come as pairs, a command's option and its value side by side.
+            if len(inside) == len(("key", "value")) and self._names(inside[0]):
+                return [shown[0], self.mask]
+            for place, option in enumerate(inside[:-1], start=1):
+                if isinstance(option, str) and option.startswith("-") and "=" not in option and self._names(option):
+                    shown[place] = self.mask
+        # A tuple stays one: processors after this one may format a text with it.
+        return tuple(shown) if isinstance(value, tuple) else shown
 
     def _mapping(self, value: Mapping[Any, Any], depth: int, kept: Collection[str] = ()) -> dict[Any, Any]:
         items = list(value.items())
-        named = any(_text_of(key).lower() in _NAMING and self._names(inner) for key, inner in items)
+        naming = (inner for key, inner in items if _text_of(key).lower() in _NAMING)
+        named = any(self._names(tuple(inner) if type(inner) is list else inner) for inner in naming)
         shown = {}
         for key, inner in items:
             hidden = self._names(key) or (named and _text_of(key).lower() in _NAMED)
@@ -210,19 +245,18 @@ class Redaction:
                 shown[shown_key] = self.mask if hidden else self._shown(inner, depth)
         return shown
 
-    def _is_pair(self, value: Any) -> bool:
-        """Return whether this is a key that holds a secret, and its value, as headers and fields of forms come."""
-        return isinstance(value, list | tuple) and len(value) == len(("key", "value")) and self._names(value[0])
-
     def _names(self, key: Any) -> bool:
-        """Return whether this is the name of a secret, or has one in it."""
+        """Return whether this is the name of a secret, or has one in it; what cannot be looked at may be one."""
+        return read(self._has_name, key, otherwise=True)
+
+    def _has_name(self, key: Any) -> bool:
         if isinstance(key, tuple | frozenset):
-            return any(self._names(part) for part in key if isinstance(part, str | bytes))
+            return any(self._has_name(part) for part in key if isinstance(part, str | bytes))
         return isinstance(key, str | bytes | bytearray) and self.is_secret(_text_of(key))
 
     def _plain(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self.text(value)
+            return self.text(str.__str__(value))
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int | float):
@@ -236,14 +270,17 @@ class Redaction:
         Exceptions and stacks become masked text here, as ``exception`` and ``stack``, since a renderer after this
         processor would show them as they are.
         """
-        given = {key: value for key, value in event_dict.items() if key not in _TRACES}
-        shown = self._mapping(given, 0, _LEFT_ALONE)
-        exc_info = event_dict.get("exc_info", method == "exception")
-        if exc_info and "exception" not in shown and (error := _error_of(exc_info)) is not None:
-            shown["exception"] = self.text("".join(traceback.format_exception(error)).rstrip("\n"))
+        given = {key: value for key, value in event_dict.items() if key not in ("exc_info", "stack_info")}
+        least = {key: given[key] for key in _LEFT_ALONE & given.keys()} | {"event": self.mask}
+        shown = read(self._mapping, given, 0, _LEFT_ALONE, otherwise=least)
+        if "event" in given:
+            shown.setdefault("event", self.mask)
+        error = read(_error_of, event_dict.get("exc_info", method == "exception"), otherwise=None)
+        if error is not None and "exception" not in shown:
+            shown["exception"] = self._shown(traceback_of(error), 0)
         stack = event_dict.get("stack_info")
-        if stack and "stack" not in shown:
-            shown["stack"] = self.text(stack if isinstance(stack, str) else _stack())
+        if "stack" not in shown and read(bool, stack, otherwise=False):
+            shown["stack"] = self._shown(stack if type(stack) is str else _stack(), 0)
         return shown
 
 
@@ -251,14 +288,12 @@ Redaction.default = Redaction()
 
 _LEFT_ALONE = frozenset({"_record", "_from_structlog", "saga_id", "saga", "step"})
 """What structlog's own processors look at, and identifiers."""
-_TRACES = frozenset({"exc_info", "stack_info"})
 
 
-def one_line(text: str) -> str:
-    """Return a text whose newlines and control characters are written as escapes, so that it cannot forge a record."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback of an exception, which may be one that cannot be shown."""
+    lines = read(traceback.format_exception, error, otherwise=[f"{type(error).__name__} could not be shown"])
+    return "".join(lines).rstrip("\n")
 
 
 def _text_of(key: Any) -> str:
@@ -272,12 +307,11 @@ def _end_of_value(text: str, key: re.Match[str]) -> int:
     begin = key.end()
     lead = _LEAD.match(text, begin)
     at = begin if lead is None else lead.end()
-    header = _WHOLE_LINE.search(key[0]) is not None
+    header = _HEADER.search(text, max(0, key.start() - _HEADER_BEFORE), begin) is not None
     quoted = _QUOTED.match(text, at)
     if quoted and not (header and text.startswith(";", quoted.end())):
         return quoted.end()
-    opened = _OPENED.match(text, at)
-    if opened:
+    if opened := _OPENED.match(text, at):
         return _end_of_brackets(text, opened.end() - 1)
     # Of a header, quotes may hold the first part alone.
     if header and (line := _REST.match(text, begin)):
@@ -289,7 +323,7 @@ def _end_of_value(text: str, key: re.Match[str]) -> int:
 
 
 def _end_of_brackets(text: str, begin: int) -> int:
-    """Return where the bracket closes that opens here; the end of the text if it never does, since it may be cut."""
+    """Return where the bracket closes that opens here; the end of the text if it never does: it may be cut."""
     depth = 0
     for found in _BRACKETS.finditer(text, begin):
         depth += (found["open"] is not None) - (found["close"] is not None)
@@ -346,8 +380,7 @@ def _is_card_number(number: float) -> bool:
     """Return whether a number is that of a card, also where it came through a spreadsheet as a float."""
     if not LUHN_BASE ** (CARD_DIGITS_MIN - 1) <= number < LUHN_BASE**CARD_DIGITS_MAX or number != int(number):
         return False
-    digits = str(int(number))
-    return _without_cards(digits, "") == ""
+    return _without_cards(str(int(number)), "") == ""
 
 
 def _error_of(exc_info: Any) -> BaseException | None:
@@ -355,7 +388,7 @@ def _error_of(exc_info: Any) -> BaseException | None:
     if isinstance(exc_info, tuple):
         exc_info = exc_info[1] if len(exc_info) > 1 else None
     elif not isinstance(exc_info, BaseException):
-        exc_info = sys.exc_info()[1]
+        exc_info = sys.exc_info()[1] if exc_info else None
     return exc_info if isinstance(exc_info, BaseException) else None
 
 

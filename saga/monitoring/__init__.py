@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 from saga.redaction import SECRET_KEYS, Redaction
 
 if TYPE_CHECKING:
+    from saga.monitoring._snapshot import MetricsSnapshot
     from saga.monitoring.logging import SagaLogFilter, SagaLogger
     from saga.monitoring.metrics import SagaMetrics
     from saga.monitoring.tracing import SagaTracer, trace_saga_action, trace_saga_compensation
 else:
     _LAZY = {
+        "MetricsSnapshot": "saga.monitoring._snapshot",
         "SagaLogFilter": "saga.monitoring.logging",
         "SagaLogger": "saga.monitoring.logging",
         "SagaMetrics": "saga.monitoring.metrics",
@@ -29,6 +31,7 @@ else:
 
 __all__ = [
     "SECRET_KEYS",
+    "MetricsSnapshot",
     "Redaction",
     "SagaLogFilter",
     "SagaLogger",

@@ -101,27 +101,27 @@ IN_FLIGHT = Family(
     "saga_in_flight",
     "saga.in_flight",
     "gauge",
-    "Stored sagas that are not at rest, of all processes; read from the storage.",
+    "Stored sagas that have neither ended nor FAILED, parked ones included, of all processes; read from the storage.",
     ("saga",),
 )
-PARKED = Family(
-    "saga_parked",
-    "saga.parked",
+ATTENTION = Family(
+    "saga_attention",
+    "saga.attention",
     "gauge",
-    "Stored sagas at which a person should look, by name; read from the storage.",
+    "Stored sagas that need attention, by name: FAILED, parked, or with a warning; read from the storage.",
     ("saga",),
 )
 NEEDS_ATTENTION = Family(
     "saga_needs_attention",
     "saga.needs_attention",
     "gauge",
-    "Stored sagas at which a person should look, of all names; there whenever the storage answers.",
+    "Stored sagas that need attention, of all names; there whenever the storage answers.",
 )
 OLDEST = Family(
     "saga_oldest_unfinished_seconds",
     "saga.oldest_unfinished",
     "gauge",
-    "Age of the oldest stored saga that is not at rest, 0 if there is none; read from the storage.",
+    "Age of the oldest stored saga in flight, parked ones left out, 0 if there is none; read from the storage.",
     ("saga",),
     "s",
 )
@@ -141,7 +141,7 @@ FAMILIES = (
     RUNNING,
     OBSERVER_ERRORS,
     IN_FLIGHT,
-    PARKED,
+    ATTENTION,
     NEEDS_ATTENTION,
     OLDEST,
     BUILD,

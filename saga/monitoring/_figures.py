@@ -7,12 +7,12 @@ from collections import Counter
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from saga.types import SagaStatus
+from saga.types import Phase, SagaStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from saga.types import Phase, SagaStatistics
+    from saga.types import SagaStatistics
 
 OTHER = "other"
 """The label that those share which have no own one."""
@@ -148,9 +148,12 @@ class Figures:
         self._room = steps_max
 
     def learn(self, steps: Iterable[str] = ()) -> None:
-        """Take note of the steps of a saga of this name: names that later ones alone have may be data."""
+        """Take note of the steps of a saga of this name: names that later ones alone have may be data.
+
+        Their actions are counted from here, at 0, so that the first one that fails makes a difference.
+        """
         for step in steps:
-            self._label(step)
+            self.work(step, Phase.ACTION)
         self._room = min(self._room, LATER_STEPS_MAX)
         self.learned = True
 

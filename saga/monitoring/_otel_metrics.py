@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from threading import Lock
-from time import monotonic
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from opentelemetry import metrics
-from opentelemetry.metrics import Observation
+from opentelemetry.metrics import MeterProvider, Observation
 
+from saga.exceptions import SagaExecutionError
 from saga.monitoring._families import DURATION, FAMILIES, STEP_DURATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from opentelemetry.metrics import CallbackOptions, MeterProvider
+    from opentelemetry.metrics import CallbackOptions
 
     from saga.monitoring._families import Family
     from saga.monitoring._readings import Labels, Reading
 
 COLLECTION_SECONDS = 1.0
 """Instruments that are asked within this time of each other are asked for one collection."""
+
+_TAKEN: WeakSet[MeterProvider] = WeakSet()
+"""Providers through which figures are exported; of a second instrument of one name they drop what it says."""
 
 
 class Instruments:
@@ -29,10 +33,23 @@ class Instruments:
     The API has no histogram that is asked for its state, so durations are recorded one by one.
     """
 
-    def __init__(self, read: Callable[[], Reading], provider: MeterProvider | None) -> None:
-        """Make an instrument for each family; through the global provider if none is given."""
+    def __init__(
+        self, read: Callable[[], Reading], provider: MeterProvider | None, monotonic: Callable[[], float]
+    ) -> None:
+        """Make an instrument for each family; through the global provider if none is given.
+
+        Raises:
+            SagaExecutionError: If other figures are exported through this provider.
+        """
+        provider = metrics.get_meter_provider() if provider is None else provider
+        if provider in _TAKEN:
+            message = (
+                "this MeterProvider has a SagaMetrics and would drop what a second one counts: share one SagaMetrics"
+            )
+            raise SagaExecutionError(message)
+        _TAKEN.add(provider)
         meter = metrics.get_meter("saga", meter_provider=provider)
-        self._collection = _Collection(read)
+        self._collection = _Collection(read, monotonic)
         for family in FAMILIES:
             if family.kind == "counter":
                 meter.create_observable_counter(family.otel, [self._reader(family)], family.unit, family.text)
@@ -69,8 +86,9 @@ class _Collection:
     An instrument that asks again is in the next one, and so is one that asks much later.
     """
 
-    def __init__(self, read: Callable[[], Reading]) -> None:
+    def __init__(self, read: Callable[[], Reading], monotonic: Callable[[], float]) -> None:
         self._read = read
+        self._monotonic = monotonic
         self._lock = Lock()
         self._asked: set[str] = set()
         self._reading: Reading = {}
@@ -79,7 +97,7 @@ class _Collection:
     def values(self, family: Family) -> Mapping[Labels, float]:
         """Return what an instrument shows."""
         with self._lock:
-            now = monotonic()
+            now = self._monotonic()
             if family.name in self._asked or now >= self._until:
                 self._reading = self._read()
                 self._asked.clear()

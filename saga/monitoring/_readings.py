@@ -12,9 +12,6 @@ from saga.monitoring._figures import OTHER
 from saga.types import AT_REST, Outcome, Phase, SagaStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from saga.monitoring._families import Family
     from saga.monitoring._figures import Counts, Figures, Work
     from saga.types import SagaStatistics
 
@@ -24,43 +21,67 @@ Reading = dict[str, dict[Labels, float]]
 
 ENDINGS = (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK, SagaStatus.FAILED)
 
-SERIES_OF_NAME = 17
-"""What one saga name makes beside its steps: 5 of each process, 9 of its endings, 3 that are read from the storage."""
+SERIES_STORED = 3
+"""What one saga name makes of what is read from the storage."""
 
-SERIES_OF_WORKS = 2 * (len(Outcome) + 1)
-"""What one step label makes at most: in each phase an outcome's attempts, and the seconds they took."""
+SERIES_OF_WORK = len(Outcome) + 1
+"""What one phase of one step makes: the attempts of each outcome, and the seconds they took."""
+
+SERIES_OF_NAME = 14 + SERIES_STORED + len(Phase) * SERIES_OF_WORK
+"""What one saga name makes: 5 of each process, 9 of its endings, what is stored, and the steps that are not told apart.
+
+The last are paid for at once, so that a step without a label of its own is still counted under its saga.
+"""
 
 NAMES_KEPT = 4
-"""For so many names there is room even where steps come first."""
+"""For so many names there is room even where steps, or names that are only stored, come first."""
+
+STORED_MAX = 4
+"""So many names that nobody has driven here get a label: the processes that drive them show them, too."""
 
 OBSERVERS_MAX = 4
 
-SERIES_SHARED = SERIES_OF_NAME + SERIES_OF_WORKS + OBSERVERS_MAX + 1 + 3
+SERIES_SHARED = SERIES_OF_NAME + OBSERVERS_MAX + 1 + 3
 """What is there in any case: what stands under ``other``, errors of observers, and three without labels of users."""
 
 SERIES_MIN = SERIES_SHARED + NAMES_KEPT * SERIES_OF_NAME
 
 
 class Budget:
-    """Gives labels away while there is room for their series; whoever comes later shares ``other``.
+    """Gives labels away while there is room for all of their series; whoever comes later shares ``other``.
 
-    What was given is never taken back, and what was refused is never given: a counter that moved would lie.
+    What was given is never taken back, and what was refused is never given: a counter that moved would lie. Only what
+    is read from the storage may move, since gauges of several processes are never added up.
     """
 
     def __init__(self, series_max: int) -> None:
         """Begin with nothing given."""
         self._room = series_max - SERIES_SHARED
         self._names: set[str] = set()
+        self._stored: set[str] = set()
         self._observers: set[str] = set()
-        self._works: dict[tuple[str, Labels], Labels] = {}
+        self._works: dict[Labels, Labels] = {}
 
     def name(self, name: str) -> str:
-        """Return the label of a saga name."""
-        if name not in self._names:
-            if self._room < SERIES_OF_NAME:
-                return OTHER
-            self._room -= SERIES_OF_NAME
-            self._names.add(name)
+        """Return the label of the name of sagas that are driven here."""
+        if name == OTHER or name in self._names:
+            return name
+        price = SERIES_OF_NAME - (SERIES_STORED if name in self._stored else 0)
+        if self._room < price:
+            return OTHER
+        self._room -= price
+        self._names.add(name)
+        self._stored.discard(name)
+        return name
+
+    def stored(self, name: str) -> str:
+        """Return the label of the name of sagas that are stored, whoever drives them."""
+        if name in self._names or name in self._stored:
+            return name
+        if len(self._stored) == STORED_MAX or self._free() < SERIES_STORED:
+            return OTHER
+        self._room -= SERIES_STORED
+        self._stored.add(name)
         return name
 
     def observer(self, name: str) -> str:
@@ -71,24 +92,25 @@ class Budget:
             self._observers.add(name)
         return name
 
-    def work(self, family: Family, labels: Labels) -> Labels:
-        """Return the labels of a series that begins with a saga and a step."""
-        known = self._works.get((family.name, labels))
+    def work(self, saga: str, step: str, phase: str) -> Labels:
+        """Return the labels of all series of one phase of a step."""
+        asked = (saga, step, phase)
+        known = self._works.get(asked)
         if known is None:
-            known = self._works[family.name, labels] = self._shared(family, labels)
+            known = self._works[asked] = self._given(*asked)
         return known
 
-    def _shared(self, family: Family, labels: Labels) -> Labels:
-        saga, step, *others = labels
-        saga = self.name(saga)
-        if saga == OTHER:
-            return (OTHER, OTHER, *others)
-        kept = max(0, NAMES_KEPT - len(self._names)) * SERIES_OF_NAME
-        if self._room > kept:
-            self._room -= 1
-            return labels
-        # The last resort is one for all names, for which alone there always is room.
-        return (OTHER, OTHER, *others) if step == OTHER else self.work(family, (saga, OTHER, *others))
+    def _given(self, saga: str, step: str, phase: str) -> Labels:
+        if self.name(saga) == OTHER:
+            return (OTHER, OTHER, phase)
+        if step == OTHER or self._free() < SERIES_OF_WORK:
+            return (saga, OTHER, phase)
+        self._room -= SERIES_OF_WORK
+        return (saga, step, phase)
+
+    def _free(self) -> int:
+        """Return how many series are left beside what is kept for names."""
+        return self._room - max(0, NAMES_KEPT - len(self._names)) * SERIES_OF_NAME
 
 
 def reading_of(counts: Counts, budget: Budget, now: float) -> Reading:
@@ -106,8 +128,7 @@ def reading_of(counts: Counts, budget: Budget, now: float) -> Reading:
         _add_name(reading, budget.name(name), figures, running[id(figures)])
     for name, figures in counts.figures.items():
         for work in figures.works.values():
-            for family, labels, value in series_of(name, work):
-                reading[family.name][budget.work(family, labels)] += value
+            _add_work(reading, budget.work(name, work.label, work.phase.value), work)
     reading[families.LEASES_LOST.name][()] = counts.leases_lost
     reading[families.BUILD.name][_version(),] = 1
     for observer, count in counts.errors.items():
@@ -131,23 +152,20 @@ def _add_name(reading: Reading, label: str, figures: Figures, running: int) -> N
         reading[families.RETRIES.name][label, phase.value] += retries
 
 
-def series_of(name: str, work: Work) -> Iterator[tuple[Family, Labels, float]]:
-    """Yield what a step's phase has; outcomes that never were are no series, since there are too many of them."""
-    labels = (name, work.label, work.phase.value)
+def _add_work(reading: Reading, labels: Labels, work: Work) -> None:
+    """Add what a step's phase has, outcomes that never were too: attempts and their seconds begin together."""
     counted = {Outcome.SUCCEEDED: work.succeeded, Outcome.FAILED: work.failed, Outcome.UNKNOWN: work.unknown}
     for outcome, count in counted.items():
-        if count:
-            yield families.ATTEMPTS, (*labels, outcome.value), count
-    if work.durations.count:
-        yield families.STEP_DURATION, labels, work.durations.total
+        reading[families.ATTEMPTS.name][*labels, outcome.value] += count
+    reading[families.STEP_DURATION.name][labels] += work.durations.total
 
 
 def _add_stored(reading: Reading, stored: SagaStatistics, budget: Budget, now: float) -> None:
     for name, by_status in stored.by_status.items():
-        label = (budget.name(name),)
+        label = (budget.stored(name),)
         in_flight = sum(count for status, count in by_status.items() if status not in AT_REST)
         reading[families.IN_FLIGHT.name][label] += in_flight
-        reading[families.PARKED.name][label] += stored.needs_attention_by_name.get(name, 0)
+        reading[families.ATTENTION.name][label] += stored.needs_attention_by_name.get(name, 0)
         age = max(0.0, now - stored.oldest_unfinished_by_name.get(name, now))
         ages = reading[families.OLDEST.name]
         ages[label] = max(ages[label], age)

@@ -26,7 +26,7 @@ from saga.events import (
     RolledBack,
     TurnedBack,
 )
-from saga.redaction import one_line
+from saga.monitoring._lines import one_line
 from saga.types import Outcome
 
 if TYPE_CHECKING:

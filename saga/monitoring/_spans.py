@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, NoOpTracerProvider, ProxyTracerProvider, Status, StatusCode
 
+from saga.monitoring._lines import one_line
 from saga.outcomes import record_of
-from saga.redaction import one_line
+from saga.user_code import read
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from opentelemetry.context import Context
@@ -25,11 +29,13 @@ if TYPE_CHECKING:
 
 _WITHIN = otel_context.create_key("saga")
 
+T = TypeVar("T")
+
 
 class Within(NamedTuple):
     """What the spans that decorators make inside of an attempt share with the attempt's own."""
 
-    tracer: Tracer
+    tracers: Tracers
     redaction: Redaction
 
 
@@ -118,14 +124,16 @@ class Tracers:
 
     Attributes:
         found: What the last look found; looking costs more than all else that is done without an SDK.
+        reported: Whether the event loop was told that the SDK, or what masks, raised around a decorated function.
     """
 
-    __slots__ = ("_given", "_of", "found")
+    __slots__ = ("_given", "_of", "found", "reported")
 
     def __init__(self, given: TracerProvider | None) -> None:
         self._given = given
         self._of: TracerProvider | None = None
         self.found: Tracer | None = None
+        self.reported = False
         if given is not None:
             self.get()
 
@@ -139,26 +147,63 @@ class Tracers:
         return self.found
 
 
+def guarded(tracers: Tracers, call: Callable[..., T], *arguments: Any, otherwise: T) -> T:
+    """Call what makes spans around a decorated function; return this otherwise if it raises.
+
+    There stands no fan-out of observers in between: what a span processor or a redaction of the user's raises would
+    take the place of what the function did, and a charge that succeeded would count as one that failed.
+    """
+    try:
+        return read(_reporting, tracers, call, arguments, otherwise=otherwise)
+    except asyncio.CancelledError:
+        # Nothing is awaited here, so it is none of the function's.
+        return otherwise
+
+
+def _reporting(tracers: Tracers, call: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    """Call; tell the event loop of the first error."""
+    done = False
+    try:
+        result = call(*arguments)
+        done = True
+    finally:
+        if not done and not tracers.reported:
+            tracers.reported = True
+            message = "tracing a decorated function raised; this is reported once"
+            report = {"message": message, "exception": sys.exc_info()[1]}
+            asyncio.get_running_loop().call_exception_handler(report)
+    return result
+
+
 class Inner:
-    """Makes a span the current one, and ends it with what the code inside raised."""
+    """Makes a span the current one, and ends it with what the code inside raised; nothing of it is felt there."""
 
-    __slots__ = ("_redaction", "_span", "_token")
+    __slots__ = ("_redaction", "_span", "_token", "_tracers")
 
-    def __init__(self, span: Span, redaction: Redaction) -> None:
+    def __init__(self, span: Span, redaction: Redaction, tracers: Tracers) -> None:
         self._span = span
         self._redaction = redaction
+        self._tracers = tracers
         self._token: Any = None
 
     def __enter__(self) -> None:
-        self._token = otel_context.attach(trace.set_span_in_context(self._span))
+        self._token = guarded(self._tracers, self._attach, otherwise=None)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        otel_context.detach(self._token)
-        if kind is not None and error is not None:
-            say_failure(self._span, kind.__name__, one_line(self._redaction.text(record_of(error).message)), None)
-        self._span.end()
+        if self._token is not None:
+            guarded(self._tracers, otel_context.detach, self._token, otherwise=None)
+        if error is not None:
+            guarded(self._tracers, self._say, error, otherwise=None)
+        guarded(self._tracers, self._span.end, otherwise=None)
+
+    def _attach(self) -> Any:
+        return otel_context.attach(trace.set_span_in_context(self._span))
+
+    def _say(self, error: BaseException) -> None:
+        told = record_of(error)
+        say_failure(self._span, told.type, one_line(self._redaction.text(told.message)), None)
 
 
 def within() -> Within | None:

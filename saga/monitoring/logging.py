@@ -6,6 +6,7 @@ configured it, and no handler, filter or processor is installed that was not ask
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import sys
@@ -22,6 +23,7 @@ from structlog.contextvars import bind_contextvars, get_contextvars, reset_conte
 from saga.checks import refuse
 from saga.clock import SystemClock
 from saga.events import Claimed, Created
+from saga.monitoring._lines import one_line
 from saga.monitoring._records import (
     BY_FIELDS,
     FORMS,
@@ -32,8 +34,9 @@ from saga.monitoring._records import (
 from saga.monitoring._trace_context import trace_id_of
 from saga.observers import Observer
 from saga.outcomes import record_of
-from saga.redaction import Redaction, one_line
+from saga.redaction import Redaction, traceback_of
 from saga.types import LeaveReason
+from saga.user_code import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,6 +186,13 @@ class SagaLogger(Observer):
     def _open(self) -> None:
         """Ask for the logger, when the first record is written: only then is structlog surely configured."""
         log = (structlog.get_logger("saga") if self._given is None else self._given).bind()
+        if isinstance(log, structlog.stdlib.AsyncBoundLogger):
+            # Its methods are coroutines, which nobody would await; inside is the logger that they call in a thread.
+            log = log.sync_bl
+        if inspect.iscoroutinefunction(getattr(type(log), "info", None)):
+            refuse(
+                "logger", log, "a structlog logger whose methods write when they are called, not when they are awaited"
+            )
         self._write = {number: getattr(log, name) for name, number in LEVELS.items()}
         floor = next((n for n in _FLOORS if type(log) is structlog.make_filtering_bound_logger(n)), None)
         if floor is not None:
@@ -213,34 +223,37 @@ class SagaLogFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Complete a record; none is held back."""
-        redaction = self._redaction
-        for name in record.__dict__.keys() - _STANDARD:
-            value = getattr(record, name)
-            value = value if name in _IDENTIFIERS else redaction.value(name, value)
-            setattr(record, name, one_line(value) if isinstance(value, str) else value)
+        redaction, given = self._redaction, record.__dict__
+        for name in given.keys() - _STANDARD:
+            given[name] = read(self._shown, name, given[name], otherwise=redaction.mask)
         bound = get_contextvars()
         for name in _IDENTIFIERS:
             # What the user's own code gave with ``extra`` stays.
-            if not hasattr(record, name):
-                setattr(record, name, bound.get(name, "-"))
-        if isinstance(record.msg, dict) and not record.args:
+            given.setdefault(name, bound.get(name, "-"))
+        message: Any = record.msg
+        if read(isinstance, message, dict, otherwise=False) and not read(bool, record.args, otherwise=True):
             # A structlog record on its way to structlog's ProcessorFormatter, which copies it.
-            record.msg = redaction(None, "", record.msg)
+            record.msg = redaction(None, "", message)
         else:
-            record.msg, record.args = _Masked(record.msg, record.args, redaction), None
+            record.msg, record.args = _Masked(message, record.args, redaction), None
         if record.stack_info:
             record.stack_info = self._block(record.stack_info)
         self._hide_error(record)
         return True
+
+    def _shown(self, name: str, value: Any) -> Any:
+        """Return what may be shown of what was given with ``extra``."""
+        value = value if name in _IDENTIFIERS else self._redaction.value(name, value)
+        return one_line(value) if isinstance(value, str) else value
 
     def _hide_error(self, record: logging.LogRecord) -> None:
         """Leave only masked text of an exception: formatters for JSON or structlog render the exception themselves."""
         given = record.exc_info
         error = given[1] if isinstance(given, tuple) and len(given) == len(sys.exc_info()) else None
         if not isinstance(error, BaseException):
-            given = error = None
-        if given and not record.exc_text:
-            record.exc_text = _PLAIN.formatException(given)
+            error = None
+        if error is not None and not record.exc_text:
+            record.exc_text = traceback_of(error)
         if record.exc_text:
             record.exc_text = self._block(record.exc_text)
         if not isinstance(error, MaskedError):
@@ -249,7 +262,7 @@ class SagaLogFilter(logging.Filter):
 
     def _block(self, text: str) -> str:
         """Return lines masked, and indented so that none of them looks like a record."""
-        masked = self._redaction.text(text)
+        masked = read(self._redaction.text, text, otherwise=self._redaction.mask)
         if isinstance(text, _Block):
             return _Block(masked)
         return _Block("\n".join("  " + one_line(line) for line in masked.split("\n")))
@@ -265,7 +278,6 @@ class _Block(str):
     __slots__ = ()
 
 
-_PLAIN = logging.Formatter()
 _OFFSET = len("+00:00")
 _IDENTIFIERS = ("saga_id", "step")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "_logger", "_name"}
@@ -285,6 +297,10 @@ class _Masked:
         self._message = message
         self._args = args
         self._redaction = redaction
+
+    def __repr__(self) -> str:
+        """Return what a handler reports where it cannot format; arguments of a text that names a secret are hidden."""
+        return repr(self._redaction.value("", (self._message, self._args)))
 
     def __str__(self) -> str:
         text = str(self._message)

@@ -25,7 +25,6 @@ from saga.events import (
     TurnedBack,
 )
 from saga.exceptions import SagaExecutionError, SagaStorageError
-from saga.monitoring._families import STEP_DURATION
 from saga.monitoring._figures import Counts, Figures, Live
 from saga.monitoring._otel_metrics import Instruments
 from saga.monitoring._readings import SERIES_MIN, Budget, reading_of
@@ -61,6 +60,8 @@ class SagaMetrics(Observer):
     ``snapshot()`` gives the figures in this process. ``to_prometheus()`` and ``to_opentelemetry()`` export them; there,
     no label holds an id or a text of users, and the number of series is bounded. ``watch(storage)`` adds what is read
     from the storage: sagas in flight, sagas that need attention, the age of the oldest unfinished one.
+
+    Orchestrators may share one as long as no two of them drive a saga of the same id.
     """
 
     def __init__(self, *, steps_max: int = 12, series_max: int = 200, clock: Clock | None = None) -> None:
@@ -117,6 +118,8 @@ class SagaMetrics(Observer):
 
         Raises:
             SagaExecutionError: If prometheus-client is not installed.
+            ValueError: If another SagaMetrics is registered there (prometheus-client's "Duplicated timeseries"): share
+                one SagaMetrics, or give this one a registry of its own.
         """
         try:
             from saga.monitoring._prometheus import register  # noqa: PLC0415 - an extra
@@ -129,12 +132,13 @@ class SagaMetrics(Observer):
         """Export through the OpenTelemetry metrics API; through the global meter provider if none is given.
 
         Raises:
-            SagaExecutionError: If it is exported there already.
+            SagaExecutionError: If it is exported already, or another SagaMetrics is through this provider, which would
+                drop what a second one counts.
         """
         if self._instruments is not None:
-            message = "this SagaMetrics is exported to OpenTelemetry already; make a second one"
+            message = "this SagaMetrics is exported to OpenTelemetry already: share one SagaMetrics, and export it once"
             raise SagaExecutionError(message)
-        self._instruments = Instruments(self._reading, provider)
+        self._instruments = Instruments(self._reading, provider, self._monotonic)
 
     @asynccontextmanager
     async def watch(self, storage: SagaStorage, *, every: float = 10.0, within: float = 5.0) -> AsyncIterator[None]:
@@ -156,7 +160,7 @@ class SagaMetrics(Observer):
             if check_seconds(name, value) is None:
                 refuse(name, value, "a number of seconds above 0")
         if self._watching:
-            message = "this SagaMetrics watches a storage already; make a second one"
+            message = "this SagaMetrics watches a storage already; a second one needs a registry or provider of its own"
             raise SagaExecutionError(message)
         self._watching = True
         try:
@@ -213,7 +217,7 @@ class SagaMetrics(Observer):
     def around(self, saga: SagaInfo, ctx: SagaContext) -> AbstractContextManager[None]:
         """Time an attempt's user code."""
         # Of a saga that another process left nothing else tells in which direction it goes.
-        live = self._live.get(saga.saga_id)
+        live = self._live_of(saga)
         if live is not None:
             if ctx.phase is Phase.COMPENSATION:
                 live.status = SagaStatus.COMPENSATING
@@ -224,9 +228,10 @@ class SagaMetrics(Observer):
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
         """Forget a saga that this process drives no more, unless it rests: a person may wake it."""
         with self._lock:
-            live = self._live.pop(saga.saga_id, None)
+            live = self._live_of(saga)
             if live is None:
                 return
+            del self._live[saga.saga_id]
             if reason is LeaveReason.LOST:
                 self._counts.leases_lost += 1
             elif reason is LeaveReason.REST:
@@ -239,7 +244,7 @@ class SagaMetrics(Observer):
             work = self._of(saga_name).work(ctx.step_name, ctx.phase)
             work.durations.add(seconds)
             if self._instruments is not None:
-                labels = self._budget.work(STEP_DURATION, (saga_name, work.label, work.phase.value))
+                labels = self._budget.work(saga_name, work.label, work.phase.value)
         if labels is not None and self._instruments is not None:
             self._instruments.step_duration(labels, seconds)
 
@@ -262,7 +267,7 @@ class SagaMetrics(Observer):
         figures = self._of(saga.saga_name)
         if fact.expired:
             figures.takeovers += 1
-        if saga.saga_id in self._live:
+        if self._live_of(saga) is not None:
             return
         status = self._counts.wake(saga.saga_id, figures)
         # Nobody drove it before: it was stored in the transaction of a caller, and nobody was told of that.
@@ -272,12 +277,17 @@ class SagaMetrics(Observer):
             status = SagaStatus.EXECUTING
         self._live[saga.saga_id] = Live(figures, self._monotonic() - self._age(saga), status, whole=first)
 
+    def _live_of(self, saga: SagaInfo) -> Live | None:
+        """Return what is kept of a saga; another one of a second storage may have the same id."""
+        live = self._live.get(saga.saga_id)
+        return live if live is not None and live.figures is self._figures.get(saga.saga_name) else None
+
     def _age(self, saga: SagaInfo) -> float:
         """Return for how long a saga has been there, by the wall clock, since another process may have created it."""
         return 0.0 if saga.created_at is None else max(0.0, self._clock.now() - saga.created_at)
 
     def _turned_back(self, saga: SagaInfo, _fact: TurnedBack) -> None:
-        live = self._live.get(saga.saga_id)
+        live = self._live_of(saga)
         if live is not None:
             live.status = SagaStatus.COMPENSATING
 
@@ -295,8 +305,9 @@ class SagaMetrics(Observer):
         work.retries += fact.retry_in is not None
 
     def _ended(self, saga: SagaInfo, fact: Completed | RolledBack | RollbackFailed) -> float:
-        live = self._live.pop(saga.saga_id, None)
-        figures = self._of(saga.saga_name) if live is None else live.figures
+        figures, live = self._of(saga.saga_name), self._live_of(saga)
+        if live is not None:
+            del self._live[saga.saga_id]
         status = _ENDS[type(fact)]
         seconds = self._age(saga) if live is None else self._monotonic() - live.since
         figures.ended(status, seconds)

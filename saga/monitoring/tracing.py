@@ -10,6 +10,7 @@ Without an OpenTelemetry SDK nothing is done that costs anything.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
@@ -28,10 +29,11 @@ from saga.events import (
     Claimed,
     Created,
 )
-from saga.monitoring._spans import Attempt, Inner, Trace, Tracers, Within, say_failure, within
+from saga.monitoring._lines import one_line
+from saga.monitoring._spans import Attempt, Inner, Trace, Tracers, Within, guarded, say_failure, within
 from saga.monitoring._trace_context import context_of, headers_of
 from saga.observers import NOTHING, Observer
-from saga.redaction import Redaction, one_line
+from saga.redaction import Redaction
 from saga.types import LeaveReason, Outcome, Phase, UnknownReason
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class SagaTracer(Observer):
         """
         self._redaction = Redaction.default if redaction is None else redaction
         self._tracers = Tracers(provider)
+        self._within = Within(self._tracers, self._redaction)
         self._opening: dict[str, Span] = {}
         self._live: dict[str, Trace] = {}
 
@@ -96,7 +99,7 @@ class SagaTracer(Observer):
             return NOTHING
         live = self._live_of(tracer, saga)
         span = self._begin(tracer, live, saga, ctx)
-        return Attempt(live, ctx, span, Within(tracer, self._redaction))
+        return Attempt(live, ctx, span, self._within)
 
     def on_leave(self, saga: SagaInfo, reason: LeaveReason) -> None:
         """End what is still open of a saga that this process drives no more."""
@@ -164,6 +167,13 @@ class SagaTracer(Observer):
             live.lost(fact)
 
     def _end(self, attempt: Attempt, fact: AttemptSucceeded | AttemptFailed | AttemptUnknown) -> None:
+        try:
+            self._say(attempt, fact)
+        finally:
+            # What masks may be the user's and raise; the span is exported all the same.
+            attempt.span.end(attempt.left_at)
+
+    def _say(self, attempt: Attempt, fact: AttemptSucceeded | AttemptFailed | AttemptUnknown) -> None:
         span, at = attempt.span, attempt.left_at
         if isinstance(fact, AttemptSucceeded):
             span.set_attribute("saga.outcome", Outcome.SUCCEEDED.value)
@@ -177,7 +187,6 @@ class SagaTracer(Observer):
             say_failure(span, kind, one_line(self._redaction.text(fact.error.message)), at)
             if fact.retry_in is not None:
                 span.add_event("retry", {"saga.retry_in_s": fact.retry_in}, at)
-        span.end(at)
 
 
 _Ended = AttemptSucceeded | AttemptFailed | AttemptUnknown
@@ -211,6 +220,9 @@ def trace_saga_action(
         name: What the span is called; the function's name by default.
         attributes: What the span says beside saga, step and attempt, which are read from a context among the
             function's arguments. They are exported as they stand.
+
+    Raises:
+        TypeError: If what is decorated is no async function.
     """
     return _decorated(Phase.ACTION, function, name, attributes)
 
@@ -238,6 +250,9 @@ def trace_saga_compensation(
         function: The async function; omitted where the decorator is written with arguments.
         name: What the span is called; the function's name by default.
         attributes: What the span says beside saga, step and attempt.
+
+    Raises:
+        TypeError: If what is decorated is no async function.
     """
     return _decorated(Phase.COMPENSATION, function, name, attributes)
 
@@ -249,22 +264,61 @@ def _decorated(
     attributes: Mapping[str, str | int | float | bool] | None,
 ) -> F | Callable[[F], F]:
     def decorate(function: F) -> F:
+        _check_async(function)
         label = f"{phase} {name or getattr(function, '__name__', type(function).__name__)}"
         said = dict(attributes or {})
 
         @functools.wraps(function)
         async def traced(*args: Any, **kwargs: Any) -> Any:
             around = within()
-            tracer = _GLOBAL.get() if around is None else around.tracer
-            if tracer is None:
+            tracers = _GLOBAL if around is None else around.tracers
+            inner = guarded(tracers, _inner, around, label, said, args, kwargs, otherwise=None)
+            if inner is None:
                 return await function(*args, **kwargs)
-            span = tracer.start_span(label, attributes={**_said_by(args, kwargs), **said})
-            with Inner(span, Redaction.default if around is None else around.redaction):
+            with inner:
                 return await function(*args, **kwargs)
 
         return cast("F", traced)
 
     return decorate if function is None else decorate(function)
+
+
+def _check_async(function: object) -> None:
+    """Refuse what is no async function, where it is decorated: its result would become a coroutine.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if isinstance(function, staticmethod | classmethod):
+        kind = type(function).__name__
+        message = f"decorate {_name_of(function.__func__)} below @{kind}: put @{kind} above the trace decorator"
+        raise TypeError(message)
+    # Below other decorators the function inside tells, and of an object that is called its method.
+    inside = inspect.unwrap(cast("Callable[..., Any]", function))
+    if not inspect.iscoroutinefunction(inside) and not inspect.iscoroutinefunction(getattr(inside, "__call__", None)):  # noqa: B004 - what it is, not whether
+        message = f"{_name_of(function)} is no async function: a trace decorator takes one written with 'async def'"
+        raise TypeError(message)
+
+
+def _name_of(function: object) -> str:
+    return str(getattr(function, "__qualname__", type(function).__name__))
+
+
+def _inner(
+    around: Within | None,
+    label: str,
+    said: Mapping[str, str | int | float | bool],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Inner | None:
+    """Begin the span of a decorated function; None without an SDK."""
+    tracer = _GLOBAL.get() if around is None else around.tracers.found
+    if tracer is None:
+        return None
+    span = tracer.start_span(label, attributes={**_said_by(args, kwargs), **said})
+    if around is None:
+        return Inner(span, Redaction.default, _GLOBAL)
+    return Inner(span, around.redaction, around.tracers)
 
 
 def _said_by(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, str | int]:

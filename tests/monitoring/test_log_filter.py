@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import logging.handlers
+import queue
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,7 @@ import structlog
 
 from saga import Redaction, SagaLogFilter
 from saga.monitoring.logging import MaskedError
+from tests.monitoring.test_redaction import UNSHOWN, Lazy, Pretending, Rows, Unable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,3 +199,87 @@ def test_names_of_the_saga_and_of_the_step_are_left_as_they_are() -> None:
     record = logging.makeLogRecord({"msg": "x", "saga_id": "4111111111111111", "step": "token=1"})
     SagaLogFilter().filter(record)
     assert (vars(record)["saga_id"], vars(record)["step"]) == ("4111111111111111", "token=1")
+
+
+@pytest.mark.parametrize("error", UNSHOWN[:2])
+def test_an_exception_that_cannot_be_shown_raises_nothing_where_it_is_logged(error: Exception) -> None:
+    """Without the filter the handler would report it."""
+    text = io.StringIO()
+    logger_of(text).error("it failed", exc_info=error)
+    assert text.getvalue() == f"it failed\n  {type(error).__name__} could not be shown\n"
+
+
+def test_whatever_is_given_to_a_record_raises_nothing_where_it_is_logged() -> None:
+    """Extras that cannot be looked at, keys that are no names, a redaction that cannot mask."""
+    text = io.StringIO()
+    logger = logger_of(text, logging.Formatter("%(message)s %(a)s %(b)s %(c)s", defaults=dict.fromkeys("abc", "-")))
+    logger.warning("x", extra={"a": Lazy(), "b": Rows(), "c": Pretending(), 1: "odd"})  # type: ignore[dict-item]
+    logger.warning(Pretending())
+    record = logger.makeRecord("shop", 30, "f", 1, {"event": "y"}, (), None)
+    record.args = Lazy()
+    record.args = Pretending()  # type: ignore[assignment]
+    assert SagaLogFilter().filter(record)
+    first, second = text.getvalue().splitlines()
+    assert first == "x *** *** ***"
+    assert "Pretending object" in second
+    record = logger.makeRecord("shop", 30, "f", 1, {"event": "y"}, (), None, extra={"a": 1}, sinfo="z")
+    record.exc_info = (ValueError, ValueError("y"), None)
+    assert SagaLogFilter(Unable()).filter(record)
+    shown: Any = record.msg
+    assert (shown["event"], vars(record)["a"], record.stack_info) == ("***", "***", "  ***")
+    assert record.exc_text == "  ***"
+
+
+def test_what_a_handler_reports_of_a_message_that_cannot_be_formatted_is_masked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And tells which one it was."""
+    logger = logger_of(io.StringIO())
+    logger.warning("charging %d for %s", "much", {"token": SECRET})
+    logger.warning("the password is %d", SECRET)
+    logger.warning("token=%s %d", SECRET, "x")
+    shown = capsys.readouterr().err
+    assert SECRET not in shown
+    assert "Message: ('charging %d for %s', ('much', {'token': '***'}))" in shown
+    assert "Message: ['the password is %d', '***']" in shown
+
+
+def test_where_structlog_ends_in_the_standard_library_the_filter_masks_what_it_adds() -> None:
+    """`Logger.exception` takes the exception anew, which the processor had turned into masked text."""
+    shown = []
+    for filters in ([], [SagaLogFilter()]):
+        text = io.StringIO()
+        handler = logging.StreamHandler(text)
+        for each in filters:
+            handler.addFilter(each)
+        plain = logging.Logger("shop")  # noqa: LOG001 - one that nobody else can see
+        plain.addHandler(handler)
+        log = structlog.wrap_logger(
+            plain,
+            processors=[Redaction(), structlog.processors.JSONRenderer()],
+            wrapper_class=structlog.stdlib.BoundLogger,
+        )
+        try:
+            int(f"token: {SECRET}")
+        except ValueError:
+            log.exception("it failed")
+        shown.append(text.getvalue())
+    without, with_filter = shown
+    assert SECRET in without
+    assert SECRET not in with_filter
+    assert "token: ***" in with_filter
+
+
+def test_on_a_handler_that_queues_the_filter_masks_what_is_queued() -> None:
+    """That handler makes the text of a record; behind the queue is a thread that knows no saga."""
+    queued: queue.Queue[logging.LogRecord] = queue.Queue()
+    handler = logging.handlers.QueueHandler(queued)
+    handler.addFilter(SagaLogFilter())
+    logger = logging.Logger("shop")  # noqa: LOG001 - one that nobody else can see
+    logger.addHandler(handler)
+    with structlog.contextvars.bound_contextvars(saga_id="o-1", step="pay"):
+        logger.warning("%(token)s", {"token": SECRET}, exc_info=ValueError(f"password={SECRET}"))
+    record = queued.get_nowait()
+    assert record.getMessage() == "***\n  ValueError: password=***"
+    assert (vars(record)["saga_id"], vars(record)["step"]) == ("o-1", "pay")
+    assert SECRET not in str(vars(record))

@@ -391,3 +391,38 @@ def test_wrong_arguments_are_refused() -> None:
     for wrong in ({"output": "xml"}, {"output": "json", "logger": structlog.get_logger()}, {"level": "loud"}):
         with pytest.raises(SagaValidationError):
             SagaLogger(**wrong)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("given", [True, False])
+async def test_an_application_whose_structlog_is_async_has_its_records_too(given: bool) -> None:  # noqa: FBT001
+    """Its methods return coroutines that nobody would await; the logger inside writes at once."""
+    text = io.StringIO()
+    plain = logging.Logger("shop")  # noqa: LOG001 - one that nobody else can see
+    plain.addHandler(logging.StreamHandler(text))
+    structlog.configure(
+        processors=[structlog.processors.JSONRenderer()],
+        logger_factory=lambda *_: plain,
+        wrapper_class=structlog.stdlib.AsyncBoundLogger,
+    )
+    logger = SagaLogger(structlog.get_logger()) if given else SagaLogger()
+    await chain(step("a"), name="Order")().execute(observers=[logger])
+    assert [json.loads(line)["event"] for line in text.getvalue().splitlines()][-1] == "completed"
+
+
+@pytest.mark.asyncio
+async def test_another_logger_whose_methods_must_be_awaited_is_refused_loudly() -> None:
+    """Nothing would be written, and nobody would know."""
+
+    class Awaited(structlog.BoundLoggerBase):
+        async def info(self, event: str, **fields: Any) -> None:
+            raise AssertionError
+
+        debug = warning = error = info
+
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    log = structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=Awaited)
+    assert (await chain(step("a"))().execute(observers=[SagaLogger(log)])).success
+    [report] = told
+    assert "not when they are awaited" in str(report["exception"])

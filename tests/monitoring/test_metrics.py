@@ -34,6 +34,7 @@ from saga import (
     SagaStorageUnavailableError,
     SagaValidationError,
     SQLiteSagaStorage,
+    monitoring,
 )
 from saga.events import (
     AttemptFailed,
@@ -49,7 +50,8 @@ from saga.events import (
 from saga.graph import StepShape
 from saga.monitoring._families import FAMILIES
 from saga.monitoring._figures import BOUNDS, RESTED_MAX, Histogram
-from saga.monitoring._otel_metrics import Instruments
+from saga.monitoring._otel_metrics import COLLECTION_SECONDS, Instruments, _Collection
+from saga.monitoring._readings import Budget
 from saga.observers import Observers
 from saga.testing import FakeClock
 from saga.types import ErrorRecord, Phase, UnknownReason
@@ -540,9 +542,12 @@ async def test_the_same_figures_go_to_opentelemetry() -> None:
             for point in found[family.otel][1]:
                 assert set(point.attributes or {}) == set(family.labels)
     assert set(found) >= {"saga.started", "saga.finished", "saga.duration", "saga.step.attempts", "saga.step.duration"}
-    [attempts] = found["saga.step.attempts"][1]
-    assert attempts.value == 1
-    assert dict(attempts.attributes) == {"saga": "Order", "step": "a", "phase": "action", "outcome": "succeeded"}
+    attempts = {tuple(dict(point.attributes).items()): point.value for point in found["saga.step.attempts"][1]}
+    work = {"saga": "Order", "step": "a", "phase": "action"}
+    assert attempts == {
+        tuple({**work, "outcome": outcome}.items()): int(outcome == "succeeded")
+        for outcome in ("succeeded", "failed", "unknown")
+    }
     [duration] = found["saga.duration"][1]
     assert (duration.count, dict(duration.attributes)) == (1, {"saga": "Order", "outcome": "completed"})
     with pytest.raises(SagaExecutionError, match="already"):
@@ -641,7 +646,24 @@ async def test_there_is_one_budget_of_series_for_all_names_and_steps(names: int,
     assert sum(each.value for each in found if each.name == "saga_step_attempts_total") == attempts
     labelled = {(each.labels["saga"], each.labels["step"]) for each in found if "step" in each.labels}
     own = [pair for pair in labelled if pair[1] != "other"]
-    assert len(own) >= min(names * steps, 24 if names <= 4 else 10)
+    assert len(own) >= min(names * steps, 9)
+    # A step whose attempts are told apart is told apart by all of them, and by its seconds.
+    attempts_of: dict[tuple[str, ...], set[str]] = {}
+    for each in found:
+        if each.name == "saga_step_attempts_total":
+            work = (each.labels["saga"], each.labels["step"], each.labels["phase"])
+            attempts_of.setdefault(work, set()).add(each.labels["outcome"])
+    timed = {
+        (each.labels["saga"], each.labels["step"], each.labels["phase"])
+        for each in found
+        if each.name == "saga_step_duration_seconds_sum"
+    }
+    assert attempts_of == {work: {"succeeded", "failed", "unknown"} for work in timed}
+    # And one that is not is still counted under its saga, where that has a label.
+    for name in {saga for saga, _ in labelled} - {"other"}:
+        told = metrics.snapshot().sagas[name]
+        counted = [each for each in found if each.name == "saga_step_attempts_total" and each.labels["saga"] == name]
+        assert sum(each.value for each in counted) == told.attempts
     data = reader.get_metrics_data()
     assert data is not None
     points = [
@@ -654,7 +676,7 @@ async def test_there_is_one_budget_of_series_for_all_names_and_steps(names: int,
 @pytest.mark.asyncio
 async def test_steps_leave_room_for_the_names_that_come_later() -> None:
     """Else one large saga would hide how the others end."""
-    metrics, registry = SagaMetrics(series_max=101), CollectorRegistry()
+    metrics, registry = SagaMetrics(series_max=133), CollectorRegistry()
     metrics.to_prometheus(registry)
     async with SagaOrchestrator(observers=[metrics]) as orchestrator:
         for cls in app(6, 6):
@@ -662,14 +684,135 @@ async def test_steps_leave_room_for_the_names_that_come_later() -> None:
             samples_of(registry)
     started = {each.labels["saga"]: each.value for each in samples_of(registry) if each.name == "saga_started_total"}
     assert started == {"Saga0": 1, "Saga1": 1, "Saga2": 1, "Saga3": 1, "other": 2}
-    assert len(samples_of(registry)) <= 101
+    assert len(samples_of(registry)) <= 133
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("names", "steps", "undone", "series_max"),
+    [
+        *((1, 12, False, 200), (2, 8, False, 200), (3, 5, False, 200), (4, 4, False, 200)),
+        *((1, 8, True, 200), (2, 4, True, 200), (3, 3, True, 200), (4, 2, True, 200)),
+        (10, 6, True, 33 + 10 * (25 + 6 * 8)),
+    ],
+)
+async def test_as_many_steps_are_told_apart_as_the_docs_say(
+    names: int, steps: int, *, undone: bool, series_max: int
+) -> None:
+    """All phases of all steps of all names, none of them under `other`."""
+    metrics, registry = SagaMetrics(series_max=series_max), CollectorRegistry()
+    metrics.to_prometheus(registry)
+    async with (
+        InMemorySagaStorage() as storage,
+        SagaOrchestrator(storage, observers=[metrics]) as orchestrator,
+        metrics.watch(storage),
+    ):
+        for cls in app(names, steps):
+            for fails in {False, undone}:
+                await orchestrator.execute(cls(fails=fails))
+        found = samples_of(registry)
+    works = {
+        (each.labels["saga"], each.labels["step"], each.labels["phase"]) for each in found if "step" in each.labels
+    }
+    assert not [work for work in works if "other" in work]
+    assert len(works) == names * (2 * steps - 1 if undone else steps)
+
+
+def test_the_first_attempt_that_fails_makes_a_difference() -> None:
+    """Its series is there before, at 0, with those of the other outcomes and the seconds."""
+    metrics, registry, info = SagaMetrics(), CollectorRegistry(), SagaInfo("s", "Order", "1")
+    metrics.to_prometheus(registry)
+    metrics.on_event(info, created("a", "b"))
+    for name in "ab":
+        work = {"saga": "Order", "step": name, "phase": "action"}
+        assert value(registry, "saga_step_duration_seconds_sum", **work) == 0
+        for outcome in ("succeeded", "failed", "unknown"):
+            assert value(registry, "saga_step_attempts_total", **work, outcome=outcome) == 0
+
+
+@pytest.mark.asyncio
+async def test_names_that_are_only_stored_take_no_labels_from_those_that_are_driven_here() -> None:
+    """A fleet may have more names than one process has room for; each shows its own ones."""
+    metrics, registry = SagaMetrics(), CollectorRegistry()
+    metrics.to_prometheus(registry)
+    async with InMemorySagaStorage() as storage:
+        async with SagaOrchestrator(storage) as other:
+            for cls in app(30, 2):
+                await other.execute(cls(fails=False))
+        async with metrics.watch(storage):
+            before = [each.labels["saga"] for each in samples_of(registry) if each.name == "saga_in_flight"]
+            assert len(before) == 5
+            for number in (29, 28, 27, 26):
+                metrics.on_event(SagaInfo(str(number), f"Saga{number}", "1"), created("step0", "last"))
+            found = samples_of(registry)
+    driven = {f"Saga{number}" for number in (29, 28, 27, 26)}
+    for name in ("saga_in_flight", "saga_attention", "saga_started_total"):
+        assert driven <= {each.labels["saga"] for each in found if each.name == name}
+    told = [each.labels["saga"] for each in found if each.name == "saga_in_flight"]
+    assert set(before) <= set(told)
+    assert len(told) == len(set(told)) == 9
+    assert len(found) <= SERIES_MAX
+
+
+def test_a_name_that_was_only_stored_keeps_its_label_when_it_is_driven() -> None:
+    """And pays for what it did not have; a saga that is itself called `other` is one of those."""
+    budget = Budget(133)
+    assert budget.stored("Order") == "other"
+    assert [budget.name(name) for name in ("a", "b", "c", "d", "e", "other")] == ["a", "b", "c", "d", "other", "other"]
+    assert (budget.stored("a"), budget.stored("Order")) == ("a", "other")
+    budget = Budget(136)
+    assert (budget.stored("Order"), budget.stored("Refund")) == ("Order", "other")
+    assert [budget.name(name) for name in ("Order", "b", "c", "d", "e")] == ["Order", "b", "c", "d", "other"]
+    assert budget.stored("Refund") == "Refund"
+
+
+def test_a_second_one_is_refused_where_its_counts_would_be_lost() -> None:
+    """OpenTelemetry drops what a second instrument of the same name says, prometheus-client refuses it itself."""
+    provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+    SagaMetrics().to_opentelemetry(provider)
+    second = SagaMetrics()
+    with pytest.raises(SagaExecutionError, match="share one SagaMetrics"):
+        second.to_opentelemetry(provider)
+    elsewhere = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+    second.to_opentelemetry(elsewhere)
+    registry = CollectorRegistry()
+    SagaMetrics().to_prometheus(registry)
+    with pytest.raises(ValueError, match="Duplicated"):
+        second.to_prometheus(registry)
+    for each in (provider, elsewhere):
+        each.shutdown()
+
+
+def test_an_end_is_counted_under_the_name_of_the_saga_that_ended() -> None:
+    """Two storages may have the same id for sagas of different names, where two orchestrators share observers."""
+    clock = FakeClock(now=1_000.0)
+    metrics = SagaMetrics(clock=clock)
+    order, refund = SagaInfo("4711", "Order", "1", {}, 1_000.0), SagaInfo("4711", "Refund", "1", {}, 1_010.0)
+    metrics.on_event(order, created("a"))
+    clock.advance(10)
+    clock.set_wall_time(1_010.0)
+    metrics.on_event(refund, created("b"))
+    clock.advance(5)
+    clock.set_wall_time(1_015.0)
+    metrics.on_event(order, Completed())
+    metrics.on_leave(order, LeaveReason.REST)
+    assert metrics.snapshot().sagas["Refund"].in_flight == 1
+    metrics.on_event(refund, RolledBack())
+    seen = metrics.snapshot().sagas
+    assert (seen["Order"].by_status, seen["Refund"].by_status) == (
+        {SagaStatus.COMPLETED: 1},
+        {SagaStatus.ROLLED_BACK: 1},
+    )
+    assert seen["Order"].durations[SagaStatus.COMPLETED].total == 15
+    assert seen["Refund"].durations[SagaStatus.ROLLED_BACK].total == 5
 
 
 def test_the_instruments_of_one_collection_share_a_reading() -> None:
     """A reading takes the lock that facts need; the next collection has its own."""
     reader, readings = InMemoryMetricReader(), count(1)
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    Instruments(lambda: {"saga_started": {("Order",): next(readings)}}, provider)
+    clock = FakeClock()
+    Instruments(lambda: {"saga_started": {("Order",): next(readings)}}, provider, clock.monotonic)
     for number in (1, 2):
         data = reader.get_metrics_data()
         assert data is not None
@@ -679,6 +822,24 @@ def test_the_instruments_of_one_collection_share_a_reading() -> None:
         assert [point.value for point in found["saga.started"].data_points] == [number]
     assert next(readings) == 3
     provider.shutdown()
+
+
+def test_an_instrument_that_asks_much_later_is_asked_for_another_collection() -> None:
+    """By the clock that the figures have, so that both can be moved in a test."""
+    clock, readings = FakeClock(), count(1)
+    collection = _Collection(
+        lambda: {family.name: {("Order",): next(readings)} for family in FAMILIES}, clock.monotonic
+    )
+    shown = []
+    for family, later in (
+        (FAMILIES[0], 0.0),
+        (FAMILIES[1], 0.9 * COLLECTION_SECONDS),
+        (FAMILIES[2], COLLECTION_SECONDS),
+    ):
+        clock.advance(later)
+        shown.append(collection.values(family)["Order",])
+    assert shown[0] < len(FAMILIES)
+    assert shown[1] <= len(FAMILIES) < shown[2]
 
 
 def test_without_prometheus_client_the_error_names_the_extra() -> None:
@@ -738,8 +899,8 @@ async def test_what_is_true_of_all_processes_is_read_from_the_storage() -> None:
             assert value(registry, "saga_in_flight", saga="Order") == 1
             assert value(registry, "saga_in_flight", saga="Broken") == 0
             assert value(registry, "saga_needs_attention") == 1
-            assert value(registry, "saga_parked", saga="Broken") == 1
-            assert value(registry, "saga_parked", saga="Order") == 0
+            assert value(registry, "saga_attention", saga="Broken") == 1
+            assert value(registry, "saga_attention", saga="Order") == 0
             assert value(registry, "saga_oldest_unfinished_seconds", saga="Order") == 90
             assert value(registry, "saga_oldest_unfinished_seconds", saga="Broken") == 0
         assert not [sample for sample in samples_of(registry) if sample.name == "saga_needs_attention"]
@@ -834,6 +995,14 @@ async def test_a_second_watch_is_refused_until_the_first_has_ended() -> None:
             assert metrics.snapshot().stored is not None
         async with metrics.watch(two):
             assert metrics.snapshot().stored is not None
+
+
+def test_what_a_snapshot_is_can_be_named() -> None:
+    """A function that takes one has a type for it, and a wrong name is none."""
+    assert isinstance(SagaMetrics().snapshot(), monitoring.MetricsSnapshot)
+    assert all(hasattr(monitoring, name) for name in monitoring.__all__)
+    with pytest.raises(AttributeError, match="MetricsSnapshott"):
+        _ = monitoring.MetricsSnapshott  # type: ignore[attr-defined]
 
 
 def test_percentiles_are_true_to_within_fourteen_percent() -> None:

@@ -99,6 +99,12 @@ def test_a_worker_is_scraped_and_its_records_are_read_back(port: int, tmp_path: 
         ("pay", "action", "succeeded"): 2,
         ("pay", "action", "failed"): 1,
         ("reserve", "compensation", "succeeded"): 1,
+        # What never was is there at 0, so that its first time makes a difference.
+        ("reserve", "action", "failed"): 0,
+        ("reserve", "action", "unknown"): 0,
+        ("pay", "action", "unknown"): 0,
+        ("reserve", "compensation", "failed"): 0,
+        ("reserve", "compensation", "unknown"): 0,
     }
     assert [sample.value for sample in found["saga_needs_attention"]] == [0]
     assert [sample.value for sample in found["saga_oldest_unfinished_seconds"]] == [0]

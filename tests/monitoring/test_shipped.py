@@ -92,14 +92,12 @@ def test_the_rules_cover_what_must_not_go_unnoticed() -> None:
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian's package prometheus has it)")
 def test_prometheus_itself_accepts_the_rules_and_the_panels_expressions(tmp_path: Path) -> None:
     """Rules as they are; the panels' expressions as recording rules, with Grafana's variables filled in."""
-    filled = [
-        expression.replace("$__rate_interval", "5m").replace("$saga", ".*") for expression in expressions_of_panels()
-    ]
-    lines = [f"      - record: panel_{number}\n        expr: {json.dumps(text)}" for number, text in enumerate(filled)]
+    texts = [filled(expression) for expression in expressions_of_panels()]
+    lines = [f"      - record: panel_{number}\n        expr: {json.dumps(text)}" for number, text in enumerate(texts)]
     panels = tmp_path / "panels.yaml"
     panels.write_text("groups:\n  - name: panels\n    rules:\n" + "\n".join(lines) + "\n", encoding="utf-8")
     assert PROMTOOL is not None
-    for file, rules in ((ALERTS, len(expressions_of_alerts())), (panels, len(filled))):
+    for file, rules in ((ALERTS, len(expressions_of_alerts())), (panels, len(texts))):
         done = subprocess.run([PROMTOOL, "check", "rules", str(file)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"{rules} rules found" in done.stdout
@@ -111,6 +109,82 @@ def test_each_rule_fires_where_it_should_and_is_silent_where_it_should() -> None
     assert PROMTOOL is not None
     done = subprocess.run([PROMTOOL, "test", "rules", str(ALERTS_TEST)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def filled(expression: str) -> str:
+    """Return a panel's expression as Grafana asks it."""
+    return expression.replace("$__rate_interval", "5m").replace("$saga", ".*")
+
+
+STEP = 'saga="Order", step="pay", phase="action"'
+PANELS: dict[str, tuple[dict[str, str], dict[str, dict[str, float]]]] = {
+    # Two processes see the same ten stored sagas, and each shows another name as ``other``.
+    "In flight": (
+        {
+            'saga_in_flight{saga="A", instance="x"}': "7x10",
+            'saga_in_flight{saga="other", instance="x"}': "3x10",
+            'saga_in_flight{saga="B", instance="y"}': "3x10",
+            'saga_in_flight{saga="other", instance="y"}': "7x10",
+        },
+        {"10m": {"{}": 10}},
+    ),
+    # Attempts of one second; the first failures come late, after their seconds, and of another step the seconds alone.
+    "Duration of attempts, mean": (
+        {
+            f"saga_step_duration_seconds_sum{{{STEP}}}": "0+2x10 22 22x20",
+            f'saga_step_attempts_total{{{STEP}, outcome="succeeded"}}': "0+2x10 20 20x20",
+            f'saga_step_attempts_total{{{STEP}, outcome="failed"}}': "0x10 0 2x20",
+            'saga_step_duration_seconds_sum{saga="Order", step="ship", phase="action"}': "0x10 9x20",
+            'saga_step_attempts_total{saga="Order", step="ship", phase="action", outcome="succeeded"}': "0x30",
+        },
+        {"10m": {f"{{{STEP}}}": 1}, "13m": {f"{{{STEP}}}": 1}, "25m": {}},
+    ),
+    # Born above 0, in a process that was not there before; seen once.
+    "Attempts that did not succeed": (
+        {f'saga_step_attempts_total{{{STEP}, outcome="failed", instance="x"}}': "_x3 1x30"},
+        {"5m": {f'{{{STEP}, outcome="failed"}}': 1}, "20m": {f'{{{STEP}, outcome="failed"}}': 0}},
+    ),
+    "Takeovers and lost leases": (
+        {'saga_takeovers_total{saga="Order", instance="x"}': "_x3 2x30"},
+        {"5m": {'{saga="Order"}': 2}, "20m": {'{saga="Order"}': 0}},
+    ),
+    "Errors of observers": (
+        {'saga_observer_errors_total{observer="Tracer", instance="x"}': "_x3 1x30"},
+        {"5m": {'{observer="Tracer"}': 1}, "20m": {'{observer="Tracer"}': 0}},
+    ),
+}
+"""By a panel's title: what there is, and what its first expression is at an instant."""
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian's package prometheus has it)")
+@pytest.mark.parametrize("title", PANELS)
+def test_a_panel_shows_what_happened(title: str, tmp_path: Path) -> None:
+    """Also for the first time in a young process, and in a fleet whose processes give other names away."""
+    series, shown = PANELS[title]
+    [panel] = [panel for panel in dashboard()["panels"] if panel["title"] == title]
+    asked = [
+        {
+            "expr": filled(panel["targets"][0]["expr"]),
+            "eval_time": instant,
+            "exp_samples": [{"labels": labels, "value": value} for labels, value in samples.items()],
+        }
+        for instant, samples in shown.items()
+    ]
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    case = {"interval": "1m", "input_series": given, "promql_expr_test": asked}
+    # JSON is YAML, too.
+    file = tmp_path / "panel.yaml"
+    file.write_text(json.dumps({"tests": [case]}), encoding="utf-8")
+    assert PROMTOOL is not None
+    done = subprocess.run([PROMTOOL, "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [wrong for name in series for wrong in complaints(name)] == []
+
+
+def test_the_names_to_choose_from_are_those_of_all_sagas() -> None:
+    """Also of those that are only stored, whose processes may all be gone."""
+    [variable] = [each for each in dashboard()["templating"]["list"] if each["name"] == "saga"]
+    assert variable["query"]["query"] == 'label_values({__name__=~"saga_started_total|saga_in_flight"}, saga)'
 
 
 def test_each_rule_is_seen_to_fire_and_to_be_silent() -> None:
