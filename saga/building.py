@@ -30,8 +30,9 @@ from saga.definition import (
 )
 from saga.events import Created
 from saga.exceptions import SagaDefinitionError, SagaError, SagaExecutionError, SagaValidationError
+from saga.foreign import read
 from saga.strategies import FailureStrategy, ParallelFailureStrategy, WaitAllStrategy, strategy_of
-from saga.user_code import caught, read
+from saga.user_code import caught
 from saga.waiting import Latch
 
 if TYPE_CHECKING:

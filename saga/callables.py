@@ -12,7 +12,7 @@ from typing import Any
 from saga import codec
 from saga.context import SagaContext
 from saga.exceptions import SagaDefinitionError
-from saga.user_code import read
+from saga.foreign import read
 
 _NO_TYPE = (object, typing.NoReturn, typing.Never)
 """Annotations that say nothing about a result; what only raises has none."""

@@ -8,7 +8,7 @@ import unicodedata
 from typing import NoReturn, TypeGuard
 
 from saga.exceptions import SagaValidationError
-from saga.user_code import read
+from saga.foreign import read
 
 NAME_LENGTH_MAX = 200
 RETRIES_MAX = 1_000

@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from saga.exceptions import SagaValidationError
-from saga.user_code import read
+from saga.foreign import read
 
 SECRET_KEYS = (
     "pass(?:wor[dt]|wd|phrase|code)",

@@ -11,9 +11,9 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, NoOpTracerProvider, ProxyTracerProvider, Status, StatusCode
 
+from saga.foreign import read
 from saga.monitoring._lines import one_line
 from saga.outcomes import record_of
-from saga.user_code import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,6 +23,7 @@ from structlog.contextvars import bind_contextvars, get_contextvars, reset_conte
 from saga.checks import refuse
 from saga.clock import SystemClock
 from saga.events import Claimed, Created
+from saga.foreign import read
 from saga.monitoring._lines import one_line
 from saga.monitoring._records import (
     BY_FIELDS,
@@ -36,7 +37,6 @@ from saga.observers import Observer
 from saga.outcomes import record_of
 from saga.redaction import Redaction, traceback_of
 from saga.types import LeaveReason
-from saga.user_code import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
