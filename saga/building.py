@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import unicodedata
 from contextvars import ContextVar
@@ -265,14 +264,7 @@ async def _strategy(saga: Buildable) -> FailureStrategy:
 
 async def _answer_of(name: str, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
     """Ask the user's code; whatever it raises of its own is an error of the definition."""
-    try:
-        answer, error = await caught(call, *arguments)
-    except asyncio.CancelledError as cancelled:
-        # Nobody may have asked for it: what waits for something that was cancelled raises it, too.
-        task: Any = asyncio.current_task()
-        if task.cancelling():
-            raise
-        answer, error = None, cancelled
+    answer, error = await caught(call, *arguments)
     if error is None:
         return answer
     if isinstance(error, SagaError):

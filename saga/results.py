@@ -12,9 +12,8 @@ from saga.exceptions import (
     SagaStepError,
     SagaTimeoutError,
 )
-from saga.redaction import Redaction
 from saga.state import UNTOUCHED
-from saga.types import Outcome, Phase, SagaResult, SagaStatus, StepRecord, StepStatus, TurnCause, UnknownReason
+from saga.types import Outcome, Phase, SagaResult, SagaStatus, StepRecord, StepStatus, TurnCause, UnknownReason, masked
 from saga.view import Results, StateView
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _record_of(name: str, step: StepState) -> StepRecord:
 
 def _error_of(who: Named, state: SagaState, live_errors: Mapping[tuple[str, Phase], BaseException]) -> SagaError | None:
     if state.cause is TurnCause.CANCEL and state.cancel is not None:
-        message = f"saga {who.saga_name} {who.saga_id} was cancelled: {Redaction.default.text(state.cancel.reason)}"
+        message = f"saga {who.saga_name} {who.saga_id} was cancelled: {masked(state.cancel.reason)}"
         return SagaExecutionError(message, saga_name=who.saga_name, saga_id=who.saga_id)
     if state.cause is TurnCause.DEADLINE:
         message = f"saga {who.saga_name} {who.saga_id} passed its deadline"
@@ -91,7 +90,7 @@ def _error_of(who: Named, state: SagaState, live_errors: Mapping[tuple[str, Phas
     if not state.failures:
         if state.attention is None:
             return None
-        message = f"saga {who.saga_name} {who.saga_id} rests: {Redaction.default.text(state.attention.message)}"
+        message = f"saga {who.saga_name} {who.saga_id} rests: {masked(state.attention.message)}"
         return SagaExecutionError(message, saga_name=who.saga_name, saga_id=who.saga_id)
     first, *others = state.failures
     kind = SagaTimeoutError if first.reason is UnknownReason.TIMEOUT else SagaStepError
@@ -122,7 +121,7 @@ def _compensation_errors(
 
 
 def _text(record: ErrorRecord) -> str:
-    return ": ".join(part for part in (record.type, Redaction.default.text(record.message)) if part)
+    return ": ".join(part for part in (record.type, masked(record.message)) if part)
 
 
 def _cause(
@@ -131,4 +130,4 @@ def _cause(
     live = live_errors.get((step, phase))
     if live is not None and type(live).__name__ == record.type:
         return live
-    return RecordedError(record.type, Redaction.default.text(record.message)) if record.type else None
+    return RecordedError(record.type, masked(record.message)) if record.type else None

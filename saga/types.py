@@ -11,7 +11,8 @@ import msgspec
 
 from saga.checks import is_int, is_number, refuse
 from saga.exceptions import SagaError
-from saga.redaction import Redaction
+from saga.foreign import read
+from saga.redaction import MASK, Redaction
 
 T = TypeVar("T")
 
@@ -141,6 +142,11 @@ def rests(status: SagaStatus, attention: Attention | None) -> bool:
     return status in AT_REST or (attention is not None and attention.blocking)
 
 
+def masked(text: str) -> str:
+    """Return a text for people, masked by the default redaction; wholly, where that is the application's and raises."""
+    return read(Redaction.default.text, text, otherwise=MASK)
+
+
 class ErrorRecord(msgspec.Struct, frozen=True):
     """An exception as it is stored.
 
@@ -154,7 +160,7 @@ class ErrorRecord(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         """Show the text with secrets masked; the attribute has it as it is stored."""
-        return f"ErrorRecord(type={self.type!r}, message={Redaction.default.text(self.message)!r})"
+        return f"ErrorRecord(type={self.type!r}, message={masked(self.message)!r})"
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from saga import (
     SagaStepError,
     SagaValidationError,
 )
-from saga.types import AT_REST, ENDED, ErrorRecord, Outcome, Phase, StepStatus, Word
+from saga.types import AT_REST, ENDED, ErrorRecord, Outcome, Phase, StepStatus, Word, masked
 
 
 def result(*, success: bool, error: SagaError | None) -> SagaResult:
@@ -154,3 +154,18 @@ def test_a_row_says_whether_its_saga_rests(status: SagaStatus, expected: bool, b
         recoveries=0,
     )
     assert record.at_rest is expected
+
+
+def test_a_default_redaction_that_raises_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tells of a saga must not fail with what an application has set for it."""
+
+    class Broken(Redaction):
+        """Raises."""
+
+        def text(self, text: str) -> str:
+            """Fail."""
+            raise LookupError(text)
+
+    monkeypatch.setattr(Redaction, "default", Broken())
+    assert masked("password=sesame") == "***"
+    assert repr(ErrorRecord("ValueError", "password=sesame")) == "ErrorRecord(type='ValueError', message='***')"
