@@ -11,6 +11,7 @@ from saga import (
     Attention,
     AttentionCode,
     Limits,
+    Redaction,
     SagaError,
     SagaFilter,
     SagaRecord,
