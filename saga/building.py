@@ -29,13 +29,13 @@ from saga.definition import (
 )
 from saga.events import Created
 from saga.exceptions import SagaDefinitionError, SagaError, SagaExecutionError, SagaValidationError
-from saga.foreign import read
+from saga.foreign import read, tried
 from saga.strategies import FailureStrategy, ParallelFailureStrategy, WaitAllStrategy, strategy_of
-from saga.user_code import caught
+from saga.user_code import contained
 from saga.waiting import Latch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator
+    from collections.abc import Collection, Generator
 
     import msgspec
 
@@ -65,12 +65,14 @@ class Life:
         drafts: What build() has added so far.
         definition: Refers to the frozen definition while somebody uses it. Weak, since its steps hold the saga's bound
             methods: an instance that referred to itself would need the garbage collector to go away.
-        built: What others wait on while build() runs; None if it does not.
+        building: Whether build() runs.
+        built: What others wait on while build() runs; None if nobody does.
         pending: Steps that were to be added and whose adding was not awaited.
     """
 
     __slots__ = (
         "arguments",
+        "building",
         "built",
         "definition",
         "drafts",
@@ -94,8 +96,9 @@ class Life:
         self.run: Any = None
         self.drafts: list[Draft] = []
         self.definition: ref[SagaDefinition] | None = None
+        self.building = False
         self.built: Latch[None] | None = None
-        self.pending: set[Adding] = set()
+        self.pending = 0
 
 
 _BUILDING: ContextVar[tuple[Life, ...]] = ContextVar("saga_building", default=())
@@ -139,24 +142,26 @@ Unbound = tuple[Draft, tuple[bool, bool], tuple[type, ...]]
 class Adding:
     """Adds a step when it is awaited, and tells a forgotten ``await`` from a step that was never added."""
 
-    __slots__ = ("_draft", "_life")
+    __slots__ = ("_draft", "_drafts", "_life")
 
     def __init__(self, life: Life, draft: Draft) -> None:
         """Remember that the step is to be added; without dependencies it comes after the one before."""
         self._life = life
         self._draft = draft
-        life.pending.add(self)
+        self._drafts: list[Draft] | None = life.drafts
+        life.pending += 1
 
     def __await__(self) -> Generator[None, None, None]:
         """Add the step; all steps are checked together when ``build`` has ended."""
         life = self._life
-        if life.built is None:
+        if not life.building:
             message = f"saga {life.saga_name!r}: steps are added in build() and fixed once it has ended"
             raise SagaExecutionError(message, saga_name=life.saga_name, saga_id=life.saga_id)
-        if self not in life.pending:
+        if self._drafts is not life.drafts:
             message = f"saga {life.saga_name!r}: step {self._draft.name!r} is awaited twice, or was made before build()"
             raise SagaDefinitionError(message, saga_name=life.saga_name, step=str(self._draft.name))
-        life.pending.remove(self)
+        self._drafts = None
+        life.pending -= 1
         life.drafts.append(self._draft)
         yield from ()
 
@@ -186,30 +191,34 @@ async def definition_of(saga: Buildable) -> SagaDefinition:
     known = None if life.definition is None else life.definition()
     if known is not None:
         return known
-    if life.built is not None:
+    if life.building:
         if life in _BUILDING.get():
             message = (
                 f"saga {life.saga_name!r}: build() waits for its own saga, which would never end; let it add steps"
             )
             raise SagaDefinitionError(message, saga_name=life.saga_name)
+        life.built = life.built or Latch()
         await life.built.wait()
         return await definition_of(saga)
     if not inspect.iscoroutinefunction(saga.build):
         message = f"saga {life.saga_name!r}: build must be declared with 'async def'"
         raise SagaDefinitionError(message, saga_name=life.saga_name)
-    built: Latch[None] = Latch()
-    life.built, life.drafts, life.pending = built, [], set()
+    life.building, life.drafts, life.pending = True, [], 0
     _BUILDING.set((*(around := _BUILDING.get()), life))
     try:
-        await _answer_of(life.saga_name, "build()", saga.build)
+        _, error = await contained(saga.build)
     finally:
         _BUILDING.set(around)
-        life.built = None
-        built.set(None)
+        life.building = False
+        if life.built is not None:
+            life.built.set(None)
+            life.built = None
+    if error is not None:
+        raise _broken(life.saga_name, "build()", error) from error
     if life.pending:
-        message = f"saga {life.saga_name!r}: build() adds {len(life.pending)} step(s) without 'await'"
+        message = f"saga {life.saga_name!r}: build() adds {life.pending} step(s) without 'await'"
         raise SagaDefinitionError(message, saga_name=life.saga_name)
-    definition = _defined(life, await _answer_of(life.saga_name, "failure_strategy", _strategy, saga))
+    definition = _defined(life, _strategy(saga, life.saga_name))
     life.definition = ref(definition)
     life.drafts = []
     return definition
@@ -258,19 +267,20 @@ def birth_of(life: Life, definition: SagaDefinition, deadline: float | None) -> 
     )
 
 
-async def _strategy(saga: Buildable) -> FailureStrategy:
-    return strategy_of(saga.failure_strategy)
+def _strategy(saga: Buildable, name: str) -> FailureStrategy:
+    chosen: Any
+    chosen, error = tried(getattr, saga, "failure_strategy")
+    if error is not None:
+        raise _broken(name, "failure_strategy", error) from error
+    return strategy_of(chosen)
 
 
-async def _answer_of(name: str, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Ask the user's code; whatever it raises of its own is an error of the definition."""
-    answer, error = await caught(call, *arguments)
-    if error is None:
-        return answer
+def _broken(name: str, what: str, error: BaseException) -> SagaError:
+    """Return what is raised where the user's code raised this; an error of the library's own says it all."""
     if isinstance(error, SagaError):
-        raise error
+        return error
     message = f"saga {name!r}: {what} raised {type(error).__name__}: {read(str, error, otherwise='(no text)')}"
-    raise SagaDefinitionError(message, saga_name=name) from error
+    return SagaDefinitionError(message, saga_name=name)
 
 
 @lru_cache(maxsize=1024)

@@ -103,6 +103,9 @@ class Seat:
                 self._taken = True
 
 
+_NOBODY = nullcontext()
+
+
 class Seated(Protocol):
     """A saga that holds a slot, or did."""
 
@@ -114,8 +117,9 @@ def lent_seat(runs: Mapping[str, Seated]) -> AbstractContextManager[None]:
 
     Otherwise sagas that wait for others could hold all slots, and those others would never get one.
     """
-    parent = runs.get(CURRENT_SAGA.get() or "")
-    return nullcontext() if parent is None else parent.seat.lent()
+    current = CURRENT_SAGA.get()
+    parent = None if current is None else runs.get(current)
+    return _NOBODY if parent is None else parent.seat.lent()
 
 
 class Environment:

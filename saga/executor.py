@@ -137,7 +137,7 @@ class SagaRun:
         """Start driving, in a task of the environment's; the one before, if there was one, drives no more."""
         self._drivers += 1
         # Not in the context of whoever is at it now: that may be a timer of another saga's.
-        self._driver = self.env.spawn(self._drive(self._drivers), self._around.copy())
+        self._driver = self.env.spawn(self._drive(self._drivers), self._around)
         self._driver.add_done_callback(self._driver_ended)
 
     def catch_up(self, entries: Sequence[Entry]) -> None:

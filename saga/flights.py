@@ -57,13 +57,13 @@ class Flights:
         scope.task = task = asyncio.current_task()
         scope.cancels = 0 if task is None else task.cancelling()
         self._scopes[run.step, run.phase] = scope
-        # Stays where the user code ends the driver itself, as in a task of its own.
-        ended = _ended(run, UnknownReason.RAISED)
+        ended: Ended | None = None
         try:
             ended = await self._attempt(scope, state, info)
         finally:
             scope.over = True
-            self._land(scope, ended)
+            # Without an end the user code has ended the driver itself.
+            self._land(scope, _ended(run, UnknownReason.RAISED) if ended is None else ended)
 
     def beside(self, run: Run, state: SagaState, info: SagaInfo, on_ended: OnEnded) -> None:
         """Run an attempt in a task of its own."""

@@ -154,7 +154,7 @@ def _succeeded(state: SagaState, event: e.AttemptSucceeded, _at: float) -> SagaS
         open=state.open - {(event.step, _ACTION)} if overtaken is None else state.open,
         ready=ready_after(state, event.step, steps) if state.status is SagaStatus.EXECUTING else state.ready,
         cancel=cancel,
-        attention=_without_long_retry(state.attention),
+        attention=None if state.attention is None else _without_long_retry(state.attention),
         recoveries=0,
     )
 

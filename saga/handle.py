@@ -67,36 +67,33 @@ class SagaHandle:
             message = f"a step of saga {self.saga_id} waits for its own saga, which would never end"
             raise SagaExecutionError(message, saga_id=self.saga_id)
         with lent_seat(self._host.runs):
-            return await self._rested(timeout)
-
-    async def _rested(self, timeout: float | None) -> SagaResult:
-        clock = self._host.clock
-        until = None if timeout is None else clock.monotonic() + timeout
-        poll = FIRST_POLL
-        while True:
-            run = self._host.runs.get(self.saga_id)
-            if run is None or not run.exists:
-                # One that is not stored yet is somebody's attempt to start the same saga, which runs elsewhere.
-                run = self._run
-            if run is not None:
-                self._run = run
-                left = None if until is None else until - clock.monotonic()
-                if not await run.finished.wait_up_to(left, clock):
-                    raise self._late(timeout)
-                self._run = None
-                if await run.finished.wait() is LeaveReason.REST and await self._still_rests(run):
+            clock = self._host.clock
+            until = None if timeout is None else clock.monotonic() + timeout
+            poll = FIRST_POLL
+            while True:
+                run = self._host.runs.get(self.saga_id)
+                if run is None or not run.exists:
+                    # One that is not stored yet is somebody's attempt to start the same saga, which runs elsewhere.
+                    run = self._run
+                if run is not None:
                     self._run = run
-                    return result_of(self.saga_id, run.definition, run.state, run.live_errors)
-            if self._host.closing.done:
-                raise self._handed_over()
-            _, state = await load_state(self._host.storage, self.saga_id)
-            if state.at_rest:
-                return result_of(self.saga_id, self._definition, state, {})
-            left = poll if until is None else min(poll, until - clock.monotonic())
-            if left <= 0:
-                raise self._late(timeout)
-            await self._host.closing.wait_up_to(left, clock)
-            poll = min(LONGEST_POLL, poll * 2)
+                    left = None if until is None else until - clock.monotonic()
+                    if not await run.finished.wait_up_to(left, clock):
+                        raise self._late(timeout)
+                    self._run = None
+                    if await run.finished.wait() is LeaveReason.REST and await self._still_rests(run):
+                        self._run = run
+                        return result_of(self.saga_id, run.definition, run.state, run.live_errors)
+                if self._host.closing.done:
+                    raise self._handed_over()
+                _, state = await load_state(self._host.storage, self.saga_id)
+                if state.at_rest:
+                    return result_of(self.saga_id, self._definition, state, {})
+                left = poll if until is None else min(poll, until - clock.monotonic())
+                if left <= 0:
+                    raise self._late(timeout)
+                await self._host.closing.wait_up_to(left, clock)
+                poll = min(LONGEST_POLL, poll * 2)
 
     async def cancel(self, reason: str) -> None:
         """Ask to cancel the saga; see ``SagaOrchestrator.cancel``, as for what it raises."""

@@ -20,7 +20,7 @@ from saga.outcomes import record_of
 from saga.recording import folded
 from saga.storage.base import Claim, Row
 from saga.types import Attention, AttentionCode, SagaInfo, UnknownReason
-from saga.user_code import caught
+from saga.user_code import contained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -263,7 +263,7 @@ class Ownership:
         """Drive a saga that was claimed; say why not where this process's code cannot carry it on."""
         record = stored.record
         claim = Claim(self._env.owner, token, self._env.ttl)
-        rebuilt, error = await caught(self._rebuilt, stored)
+        rebuilt, error = await contained(self._rebuilt, stored)
         if error is not None:
             return record_of(error).message or type(error).__name__
         state, definition = rebuilt

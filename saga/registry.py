@@ -12,7 +12,7 @@ from saga.definition import incompatibility
 from saga.exceptions import SagaDefinitionError
 from saga.outcomes import record_of
 from saga.types import StepStatus
-from saga.user_code import caught
+from saga.user_code import contained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,7 +73,7 @@ class Registry:
             SagaError: What reading the arguments or ``build()`` raised.
         """
         cls = self._classes[state.name, state.saga_version]
-        saga, error = await caught(_remake, cls, state.arguments)
+        saga, error = await contained(_remake, cls, state.arguments)
         if error is not None:
             told = record_of(error)
             message = f"saga {state.name!r} cannot be made from its stored arguments: {told.type}: {told.message}"

@@ -43,8 +43,11 @@ class Starter:
             if is_new:
                 await self._begin(run)
             try:
-                with lent_seat(self._owned.runs):
+                if is_new:
                     await run.created.wait()
+                else:
+                    with lent_seat(self._owned.runs):
+                        await run.created.wait()
             except SagaAlreadyExistsError:
                 # Somebody else has it, maybe in another process: the same saga is waited for, never taken over alive.
                 await self._check_stored(saga_id, created)

@@ -9,6 +9,7 @@ import msgspec
 
 from saga.graph import Graph
 from saga.types import (
+    AT_REST,
     Attention,
     ErrorRecord,
     Outcome,
@@ -18,7 +19,6 @@ from saga.types import (
     StepStatus,
     TurnCause,
     UnknownReason,
-    rests,
 )
 
 
@@ -157,7 +157,8 @@ class SagaState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def at_rest(self) -> bool:
         """Whether nothing runs until somebody asks for it."""
-        return rests(self.status, self.attention)
+        # As ``rests`` says; written out, since it is asked several times a step.
+        return self.status in AT_REST or (self.attention is not None and self.attention.blocking)
 
     @property
     def blocked(self) -> bool:

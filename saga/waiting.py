@@ -42,7 +42,12 @@ class Latch(Generic[T]):
             BaseException: The error that was set.
         """
         if not self.done:
-            await self._take_turn(asyncio.get_running_loop().create_future())
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            finally:
+                self._leave(turn)
         if self._error is not None:
             raise self._error
         return cast("T", self._value)
@@ -52,22 +57,19 @@ class Latch(Generic[T]):
         if not self.done and seconds is not None:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             timer = clock.call_later(max(0.0, seconds), lambda: None if turn.done() else turn.set_result(None))
+            self._waiting.append(turn)
             try:
-                await self._take_turn(turn)
+                await turn
             finally:
                 timer.cancel()
+                self._leave(turn)
         elif not self.done:
             await self.wait()
         return self.done
 
-    async def _take_turn(self, turn: asyncio.Future[None]) -> None:
-        """Wait until the latch opens or somebody ends this turn."""
-        self._waiting.append(turn)
-        try:
-            await turn
-        finally:
-            if not self.done:
-                self._waiting.remove(turn)
+    def _leave(self, turn: asyncio.Future[None]) -> None:
+        if not self.done:
+            self._waiting.remove(turn)
 
     def _open(self) -> None:
         self.done = True
