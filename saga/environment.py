@@ -136,7 +136,7 @@ class Environment:
         patient: Whether sagas that sleep long are released to the sweep; alone there is none.
         slots: The bound on sagas that run at once.
         timers: The shared timers of attempts.
-        closing: Whether what still runs is being cancelled.
+        closing: Whether what still runs is being cancelled, and nothing begins any more.
     """
 
     def __init__(
@@ -185,6 +185,11 @@ class Environment:
                     asyncio.get_running_loop().call_exception_handler({"message": message, "exception": warning})
 
         return warn_once
+
+    def torn_down(self) -> bool:
+        """Whether everything on the event loop is cancelled: nobody left in order, so this is like a crash."""
+        self.closing = self.closing or all(task.cancelling() for task in asyncio.all_tasks())
+        return self.closing
 
     async def close(self) -> None:
         """Cancel what is left and wait for it, for at most as long as an attempt may take to end."""

@@ -383,7 +383,7 @@ class SagaRun:
 
     def _may_be_replaced(self) -> bool:
         """Whether a cancelled driver was in user code or asleep, and the saga has got on since one was replaced."""
-        if self.left is not None or not self.exists or self.env.closing or self._journal.cut:
+        if self.left is not None or not self.exists or self._journal.cut or self.env.torn_down():
             return False
         return self._replaced_at != self.state.version
 

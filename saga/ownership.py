@@ -97,7 +97,7 @@ class Ownership:
         def again(ended: asyncio.Task[None]) -> None:
             self._loops.discard(ended)
             now = self._env.clock.monotonic()
-            if not self._over and now - anew_at > MEANT_WITHIN:
+            if not self._over and now - anew_at > MEANT_WITHIN and not self._env.torn_down():
                 context = {"message": "a background loop of the orchestrator was cancelled and begins anew"}
                 ended.get_loop().call_exception_handler({**context, "task": ended})
                 self._keep(work, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import enum
+import gc
 import warnings
 from dataclasses import dataclass
 from decimal import Decimal
@@ -30,6 +31,7 @@ from saga import (
     StepStatus,
 )
 from tests.unit.kit import chain, dag, fail, leave, memory, orchestrator, raising, returning, step, undo
+from tests.virtual import VirtualLoop
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -362,6 +364,47 @@ async def test_a_step_that_cancels_every_task_stops_neither_heartbeats_nor_sweep
         await asyncio.sleep(60)
         assert (await runs.get("left")).status is SagaStatus.COMPLETED
     assert reports == ["a background loop of the orchestrator was cancelled and begins anew"] * 2
+
+
+def test_a_loop_that_is_torn_down_is_like_a_crash() -> None:
+    """R2: nothing is recorded of what it cut off, and the next process runs that again, whatever the budget."""
+    attempts: list[int] = []
+    undone: list[str] = []
+    storage = memory()
+
+    async def act(ctx: SagaContext) -> None:
+        attempts.append(ctx.attempt)
+        await asyncio.sleep(10)
+
+    async def note(_result: Any, ctx: SagaContext) -> None:
+        undone.append(ctx.step_name)
+
+    line = chain(step("a", act, note), name="Line")
+    beside = dag(step("a", act, note), step("b", act, note), name="Beside")
+
+    async def first_process() -> None:
+        async with storage:
+            runs = await orchestrator(storage).__aenter__()
+            for cls in (line, beside):
+                await runs.start(cls(), saga_id=cls.__name__)
+            await asyncio.sleep(5)
+
+    async def second_process() -> None:
+        await asyncio.sleep(60)
+        async with storage, orchestrator(storage, seed="two", sagas=[line, beside]) as runs:
+            for cls in (line, beside):
+                assert (await runs.execute(cls(), saga_id=cls.__name__)).success
+
+    reports: list[dict[str, Any]] = []
+    for process in (first_process, second_process):
+        loop = VirtualLoop()
+        loop.set_exception_handler(lambda _loop, context: reports.append(context))
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # noqa: B023  (used within the turn)
+            runner.run(process())
+        gc.collect()
+    assert sorted(attempts) == [1, 1, 1, 2, 2, 2]
+    assert undone == []
+    assert reports == []
 
 
 @pytest.mark.asyncio
