@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from saga.types import Limits
 
 
+ANEW_AFTER = 0.1
+"""Seconds after which what user code has cancelled of the engine's own begins anew."""
+
 CURRENT_SAGA: ContextVar[str | None] = ContextVar("current_saga", default=None)
 """The id of the saga whose step runs here; None outside of steps."""
 
@@ -70,6 +73,7 @@ class Seat:
         self._slots = slots
         self._taken = True
         self._gone = False
+        self._lent = 0
 
     def leave(self, *, for_good: bool = False) -> None:
         """Give the slot back, if it is held."""
@@ -83,22 +87,31 @@ class Seat:
         self._taken, self._gone = False, True
 
     async def take(self, *, at_once: bool) -> None:
-        """Take a slot again, unless one is held or none is needed any more."""
-        if not (self._taken or self._gone):
-            await self._slots.take(at_once=at_once)
+        """Take a slot again, unless one is held or none is needed.
+
+        While it is lent, none is: what runs beside the step that waits goes on above the bound and waits for nobody.
+        """
+        if self._taken or self._gone or self._lent:
+            return
+        await self._slots.take(at_once=at_once)
+        if self._taken or self._gone or self._lent:
+            self._slots.give_back()
+        else:
             self._taken = True
-            if self._gone:
-                self.leave()
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Leave the slot to others meanwhile, and take it again at once, above the bound if need be."""
-        held = self._taken
+        """Leave the slot to others until all steps that wait have waited; then take one at once, above the bound."""
+        if not (self._taken or self._lent):
+            yield
+            return
+        self._lent += 1
         self.leave()
         try:
             yield
         finally:
-            if held and not (self._taken or self._gone):
+            self._lent -= 1
+            if not (self._lent or self._taken or self._gone):
                 self._slots.free -= 1
                 self._taken = True
 
@@ -185,11 +198,6 @@ class Environment:
                     asyncio.get_running_loop().call_exception_handler({"message": message, "exception": warning})
 
         return warn_once
-
-    def torn_down(self) -> bool:
-        """Whether everything on the event loop is cancelled: nobody left in order, so this is like a crash."""
-        self.closing = self.closing or all(task.cancelling() for task in asyncio.all_tasks())
-        return self.closing
 
     async def close(self) -> None:
         """Cancel what is left and wait for it, for at most as long as an attempt may take to end."""

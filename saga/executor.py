@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from saga.environment import CURRENT_SAGA, Environment, Seat
+from saga.environment import ANEW_AFTER, CURRENT_SAGA, Environment, Seat
 from saga.events import Claimed, Created
 from saga.exceptions import SagaClaimLostError, SagaError, SagaExecutionError, SagaStateLostError
 from saga.flights import Flights
@@ -94,7 +94,6 @@ class SagaRun:
         self._alarm: asyncio.Future[None] | None = None
         self._driver: asyncio.Task[None] | None = None
         self._drivers = 0
-        self._replaced_at = 0
         self._around = copy_context()
         self._on_left = on_left
         self._nested = nested
@@ -137,7 +136,7 @@ class SagaRun:
         """Start driving, in a task of the environment's; the one before, if there was one, drives no more."""
         self._drivers += 1
         # Not in the context of whoever is at it now: that may be a timer of another saga's.
-        self._driver = self.env.spawn(self._drive(self._drivers), self._around)
+        self._driver = self.env.spawn(self._drive(self._drivers), self._around.copy())
         self._driver.add_done_callback(self._driver_ended)
 
     def catch_up(self, entries: Sequence[Entry]) -> None:
@@ -197,6 +196,8 @@ class SagaRun:
     async def _drive(self, number: int) -> None:
         CURRENT_SAGA.set(self.saga_id)
         try:
+            if number > 1:
+                await self.seat.take(at_once=self._nested or self._hurry)
             decision = None if self.exists else await self._create()
             while self.left is None and self._drivers == number:
                 if decision is None:
@@ -373,19 +374,17 @@ class SagaRun:
         error = None if driver.cancelled() else driver.exception()
         if driver is not self._driver:
             return
-        if driver.cancelled() and self._may_be_replaced():
-            self._replaced_at = self.state.version
-            self.begin()
+        if driver.cancelled() and self.exists and not (self.env.closing or self._journal.cut):
+            # Not at once: on an event loop that is torn down nothing begins any more.
+            self.env.clock.call_later(ANEW_AFTER, lambda: self._begin_anew(driver))
         elif error is not None or self.left is None:
             failure = SagaExecutionError(f"the driver of saga {self.saga_id} stopped: {error!r}", saga_id=self.saga_id)
             failure.__cause__ = error
             self._fail(failure)
 
-    def _may_be_replaced(self) -> bool:
-        """Whether a cancelled driver was in user code or asleep, and the saga has got on since one was replaced."""
-        if self.left is not None or not self.exists or self._journal.cut or self.env.torn_down():
-            return False
-        return self._replaced_at != self.state.version
+    def _begin_anew(self, after: asyncio.Task[None]) -> None:
+        if self.left is None and after is self._driver:
+            self.begin()
 
     def _take(self, ended: Ended, scope: Scope) -> None:
         """Take the end of an attempt; a driver that was held by one which was given up is replaced."""
@@ -396,5 +395,5 @@ class SagaRun:
                 self.begin()
             elif scope.abandoned:
                 self._nudge()
-        elif scope.abandoned and scope.over:
+        elif scope.abandoned and scope.over and not self.env.closing:
             self.env.spawn(append_late(self.env, self.saga_id, ended))

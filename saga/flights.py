@@ -64,12 +64,16 @@ class Flights:
             scope.over = True
             # Without an end the user code has ended the driver itself.
             self._land(scope, _ended(run, UnknownReason.RAISED) if ended is None else ended)
+        if task is not None and task.cancelling() > scope.cancels:
+            # It asked for a cancellation and did not wait for it: it must not come in the middle of a write.
+            await asyncio.sleep(0)
 
     def beside(self, run: Run, state: SagaState, info: SagaInfo, on_ended: OnEnded) -> None:
         """Run an attempt in a task of its own."""
         scope = Scope(run, on_ended, inline=False)
         self._scopes[run.step, run.phase] = scope
         scope.task = self._env.spawn(self._fly(scope, state, info))
+        scope.task.add_done_callback(lambda _: None if scope.entered else self._never_ran(scope))
 
     def interrupt(self, reason: UnknownReason) -> None:
         """Interrupt all attempts."""
@@ -95,6 +99,11 @@ class Flights:
                 ended = replace(ended, reason=None, not_run=True)
         finally:
             self._land(scope, ended)
+
+    def _never_ran(self, scope: Scope) -> None:
+        """Land an attempt whose task somebody cancelled before its first turn: definite, nothing has happened."""
+        scope.entered = scope.over = True
+        self._land(scope, replace(_ended(scope.run, UnknownReason.RAISED), reason=None, not_run=True))
 
     async def _attempt(self, scope: Scope, state: SagaState, info: SagaInfo) -> Ended:
         run, env = scope.run, self._env

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from saga.checks import check_seconds
 from saga.environment import CURRENT_SAGA, lent_seat
-from saga.exceptions import SagaExecutionError
+from saga.exceptions import SagaError, SagaExecutionError
 from saga.results import result_of
 from saga.types import ENDED, LeaveReason
 from saga.visits import load_state
@@ -77,13 +77,9 @@ class SagaHandle:
                     run = self._run
                 if run is not None:
                     self._run = run
-                    left = None if until is None else until - clock.monotonic()
-                    if not await run.finished.wait_up_to(left, clock):
-                        raise self._late(timeout)
-                    self._run = None
-                    if await run.finished.wait() is LeaveReason.REST and await self._still_rests(run):
-                        self._run = run
+                    if await self._rests(run, until, timeout):
                         return result_of(self.saga_id, run.definition, run.state, run.live_errors)
+                    self._run = None
                 if self._host.closing.done:
                     raise self._handed_over()
                 _, state = await load_state(self._host.storage, self.saga_id)
@@ -108,6 +104,19 @@ class SagaHandle:
         """
         stored, _ = await load_state(self._host.storage, self.saga_id)
         return stored.record.status
+
+    async def _rests(self, run: SagaRun, until: float | None, timeout: float | None) -> bool:
+        """Wait for a run; say whether the saga rests where that left it."""
+        clock = self._host.clock
+        try:
+            if not await run.finished.wait_up_to(None if until is None else until - clock.monotonic(), clock):
+                raise self._late(timeout)
+            rests = await run.finished.wait() is LeaveReason.REST
+        except SagaError:
+            # Told once; what another run makes of the saga is asked for the next time.
+            self._run = None
+            raise
+        return rests and await self._still_rests(run)
 
     async def _still_rests(self, run: SagaRun) -> bool:
         """Whether the saga is where this process left it: what has not ended may have been retried since."""

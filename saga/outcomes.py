@@ -69,7 +69,7 @@ def _text_of(error: BaseException) -> str:
     # traceback reads notes, too, and the text of an exception whose own __str__ raises; what is odder raises here.
     lines = read(traceback.format_exception_only, error, otherwise=[": its text could not be read"])
     _, _, text = "".join(lines).strip().partition(": ")
-    return text
+    return text.strip()
 
 
 def _cut(text: str) -> str:

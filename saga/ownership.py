@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from saga.clock import sleep
+from saga.environment import ANEW_AFTER
 from saga.events import AttentionSet, Event, Reshaped
 from saga.exceptions import (
     SagaClaimLostError,
@@ -39,8 +39,6 @@ BAD_CODE_PAUSE = 60.0
 
 CLAIM_TRIES = 3
 
-MEANT_WITHIN = 0.1
-"""A background loop that is cancelled within so many seconds of its beginning anew is not begun once more."""
 
 SUSPECTS_MAX = 8
 """Suspects (sagas that two processes in a row died with) that a process drives at once, when those before them did it
@@ -88,23 +86,24 @@ class Ownership:
         for loop in self._loops:
             loop.cancel()
 
-    def _keep(self, work: Callable[[], Awaitable[None]], anew_at: float = -math.inf) -> None:
-        """Run a loop, and run it again where something cancels it that is not this class: user code, or a driver.
+    def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop, and run it again where something cancels it that is not this class: user code, or a driver."""
 
-        If that is cancelled as soon as it runs, somebody means it, such as who tears an event loop down.
-        """
-
-        def again(ended: asyncio.Task[None]) -> None:
-            self._loops.discard(ended)
-            now = self._env.clock.monotonic()
-            if not self._over and now - anew_at > MEANT_WITHIN and not self._env.torn_down():
+        def again() -> None:
+            if not self._over:
                 context = {"message": "a background loop of the orchestrator was cancelled and begins anew"}
-                ended.get_loop().call_exception_handler({**context, "task": ended})
-                self._keep(work, now)
+                asyncio.get_running_loop().call_exception_handler(context)
+                self._keep(work)
+
+        def ended(loop: asyncio.Task[None]) -> None:
+            self._loops.discard(loop)
+            if not self._over:
+                # Not at once: on an event loop that is torn down nothing begins any more.
+                self._env.clock.call_later(ANEW_AFTER, again)
 
         loop = self._env.spawn(self._forever(work))
         self._loops.add(loop)
-        loop.add_done_callback(again)
+        loop.add_done_callback(ended)
 
     def forget(self, run: SagaRun) -> None:
         """Take a run out when this process stops driving it."""
@@ -126,7 +125,12 @@ class Ownership:
         elif not self.closing:
             self._hinted.add(saga_id)
             if len(self._hinted) == 1:
-                self._env.spawn(self._follow_hints())
+                self._env.spawn(self._follow_hints()).add_done_callback(self._followed)
+
+    def _followed(self, following: asyncio.Task[None]) -> None:
+        if following.cancelled():
+            # Maybe before its first turn: the next hint must not find one that nobody follows.
+            self._hinted.clear()
 
     async def _follow_hints(self) -> None:
         hinted = list(self._hinted)

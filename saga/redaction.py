@@ -28,7 +28,7 @@ SECRET_KEYS = (
     "(?<![a-z])bearer(?![a-z])",
     "(?:api|access|account|private|signing|encryption)[ _-]?key",
     # What a payment's approval is called is an identifier.
-    "authorization(?![ _-]?(?:id|code|status)(?![a-z]))",
+    "authorization(?![ _-]?(?:id|status)(?![a-z]))",
     "credential",
     "cookie",
     "session[_-]?id",
@@ -69,7 +69,7 @@ _BEARER = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
 
 _BETWEEN = (
     r"""(?:(?<=["'])\s{0,8},?\s{0,8}b?\\{0,3}["']?val(?:ue)?\\{0,3}["']?\s{0,8}[:=]\s{0,8}"""
-    r"""|\s{0,8}(?:[:=]=|=>|[:=>]|%3[AD]|\\u003[ad]|&\#(?:61|x3d);)\s{0,8}"""
+    r"""|\s{0,8}(?:[:=<>!]=|=>|[:=>]|%3[AD]|\\u003[ad]|&\#(?:61|x3d);)\s{0,8}"""
     r"""|(?<=["'])\s{0,8},\s{0,8}(?=[bru]{0,2}\\{0,3}["']|[\[({\d]))"""
 )
 """What stands between a key and its value: also a comma in a pair, or ``"value":`` where the key is itself a value."""
@@ -84,8 +84,7 @@ _BRACKETS = re.compile(rf"(?P<open>[\[({{])|(?P<close>[\])}}])|{_QUOTED.pattern}
 _BARE = re.compile(r"""(?:[^\s,;&)}\]"'<]|["'](?=\w)|,(?=[^\s,"'])(?![\w.-]{0,64}[=:]))+""")
 """Up to a blank or separator; a comma or quote inside a word belongs to it, unless behind it stands the next key."""
 _ANGLED = re.compile(r"<(?!/)[^>]{0,2048}>?")
-_HEADER = re.compile(r"(?<![\w-])(?:(?:http|x|proxy|set)[_-]){0,3}(?:authorization|cookie)(?![\w-])", re.IGNORECASE)
-_HEADER_BEFORE = len("http_x_proxy_")
+_HEADER = re.compile(r"(?:authorization|cookies?)(?:[_-]header)?(?![\w-])", re.IGNORECASE)
 _REST = re.compile(r"[^\r\n]*")
 _ELEMENT_MAX = 2_048
 
@@ -109,7 +108,7 @@ _SAID = tuple(
         # pydantic: a line with the field, and below it ``what is wrong [type=..., input_value=..., input_type=...]``.
         (
             "input_value=",
-            rf"(?:^|{_NEWLINE})([^\r\n\\]{{1,256}}){_NEWLINE}[ \t]+[^\r\n]{{0,1024}}?\binput_value=",
+            rf"(?:^|{_NEWLINE})([^\r\n\\]{{1,256}}){_NEWLINE}[ \t][^\r\n]{{0,1024}}?\binput_value=",
             r"(?:[^\r\n]*|(?s:.{0,512}?))(?=, input_type=)|[^\r\n]*",
         ),
         # The same as data.
@@ -307,7 +306,7 @@ def _end_of_value(text: str, key: re.Match[str]) -> int:
     begin = key.end()
     lead = _LEAD.match(text, begin)
     at = begin if lead is None else lead.end()
-    header = _HEADER.search(text, max(0, key.start() - _HEADER_BEFORE), begin) is not None
+    header = _HEADER.search(text, key.start(), begin) is not None
     quoted = _QUOTED.match(text, at)
     if quoted and not (header and text.startswith(";", quoted.end())):
         return quoted.end()

@@ -59,7 +59,7 @@ def check_address(what: str, address: str) -> None:
     Raises:
         ValueError: If it is not of the form ``name@domain``, or longer than 254 characters.
     """
-    if len(address) > ADDRESS_LENGTH_MAX or not _ADDRESS.fullmatch(address):
+    if len(address) > ADDRESS_LENGTH_MAX or not _ADDRESS.fullmatch(address) or not address.isprintable():
         accepted = f"an address such as ann@example.org, of at most {ADDRESS_LENGTH_MAX} characters"
         raise ValueError(f"{what}: email must be {accepted}, not {address[:ADDRESS_LENGTH_MAX]!r}")
 

@@ -91,7 +91,7 @@ async def call(ctx: SagaContext, service: str, path: str, body: Mapping[str, obj
     if response.is_success:
         try:
             return msgspec.json.decode(response.content, type=answer)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _unknown(ctx, f"{service}: the answer to {path} cannot be read: {error}") from error
     refusal = _refusal(service, response)
     if refusal is not None and response.is_client_error and refusal.code not in _NO_REFUSALS:
@@ -119,7 +119,7 @@ def _refusal(service: str, response: httpx.Response) -> RefusedError | None:
     """Return what the service says against it; None if these are not the service's words, but a proxy's, say."""
     try:
         refusal = msgspec.json.decode(response.content, type=_RefusalBody).error
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return REFUSALS.get(refusal.code, RefusedError)(service, refusal.code, refusal.message)
 

@@ -24,6 +24,7 @@ COLLECTION_SECONDS = 1.0
 """Instruments that are asked within this time of each other are asked for one collection."""
 
 _TAKEN: WeakSet[MeterProvider] = WeakSet()
+_TAKEN_GLOBALLY: WeakSet[MeterProvider] = WeakSet()
 """Providers through which figures are exported; of a second instrument of one name they drop what it says."""
 
 
@@ -41,13 +42,17 @@ class Instruments:
         Raises:
             SagaExecutionError: If other figures are exported through this provider.
         """
-        provider = metrics.get_meter_provider() if provider is None else provider
-        if provider in _TAKEN:
+        current = metrics.get_meter_provider()
+        provider = current if provider is None else provider
+        # What was exported before the application set its provider goes through that one afterwards.
+        if provider in _TAKEN or (provider is current and _TAKEN_GLOBALLY):
             message = (
                 "this MeterProvider has a SagaMetrics and would drop what a second one counts: share one SagaMetrics"
             )
             raise SagaExecutionError(message)
         _TAKEN.add(provider)
+        if provider is current:
+            _TAKEN_GLOBALLY.add(provider)
         meter = metrics.get_meter("saga", meter_provider=provider)
         self._collection = _Collection(read, monotonic)
         for family in FAMILIES:

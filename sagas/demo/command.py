@@ -38,7 +38,9 @@ STORY_DELAY_SECONDS = 0.03
 LOAD_DELAY_SECONDS = 0.005
 """How long a call of a service takes on average."""
 
-SEED_HELP = "The same sagas and faults as the load that printed it; what they meet of each other may differ."
+SEED_HELP = (
+    "Repeat the load that printed this seed: the same sagas and faults, which may get in each other's way differently."
+)
 SAGAS_PER_KILL = 50
 URLS = "sqlite:///sagas.db, postgresql://user@host/database or redis://host:6379/0"
 SEEDS = 1_000_000

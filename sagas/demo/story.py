@@ -43,7 +43,7 @@ async def tell(console: Console, stage: Stage, scenes: Sequence[Scene], *, tampe
     endings = {number: record.status for number, record in (await stage.records()).items()}
     even = report(console, stage, [run.case for run in runs], endings, await stage.books())
     if wrong:
-        text = f"{'But not' if even else 'Not'} everything went as it was told: {'; '.join(wrong)}."
+        text = f"{'But not' if even else 'Not'} everything went as it should: {'; '.join(wrong)}."
         console.print(Text(text, style="bold red"))
     return even and not wrong
 

@@ -30,6 +30,7 @@ from weakref import WeakValueDictionary
 import aiosmtplib
 import msgspec
 
+from sagas.checks import check_address
 from sagas.services.ledger import Answer, Call, Entry, Facts, Ledger, error_body
 from sagas.services.server import arguments, serve
 from sagas.services.service import Service, Undo
@@ -47,6 +48,9 @@ CREATE TABLE IF NOT EXISTS messages (
 SENDER = "orders@shop.example"
 SMTP_SECONDS = 3.0
 """How long handing one mail over may take. Callers wait longer, so that they hear that it is in doubt."""
+
+CONNECT_SECONDS = 1.0
+"""Until then nothing was sent, so a server that cannot be reached leaves nothing in doubt."""
 
 GOODBYE_SECONDS = 0.5
 PERMANENT = 500
@@ -87,6 +91,7 @@ class Mailer:
             TimeoutError: If it took too long: the server may have taken it.
             ValueError: If an address or the subject cannot stand in a mail's header.
         """
+        check_address("a mail", message.to)
         mail = EmailMessage()
         mail["Message-ID"] = message_id
         mail["From"] = SENDER
@@ -96,7 +101,7 @@ class Mailer:
         smtp = aiosmtplib.SMTP(hostname=self._host, port=self._port, timeout=SMTP_SECONDS)
         try:
             async with asyncio.timeout(SMTP_SECONDS):
-                await smtp.connect()
+                await smtp.connect(timeout=CONNECT_SECONDS)
                 await smtp.send_message(mail)
             # The mail is taken: how the goodbye goes is nobody's concern.
             with suppress(aiosmtplib.SMTPException):
@@ -124,7 +129,10 @@ class Notification:
             known = self._ledger.known(call)
             if known is not None:
                 return known
-            in_doubt = bool(self._offered(call.key))
+            offered = self._offered(call.key)
+            in_doubt = bool(offered)
+            if in_doubt and (offered[0]["recipient"], offered[0]["subject"]) != (asked.to, asked.subject):
+                return Answer(422, error_body("key_reused", "this key is that of another mail"))
             if not in_doubt:
                 self._ledger.note(call.key, lambda entry: _offer(entry, asked))
             answer = await self._deliver(call, asked, lambda entry: _sent(entry, asked))

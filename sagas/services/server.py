@@ -42,7 +42,7 @@ def arguments(name: str) -> argparse.ArgumentParser:
         type=int,
         default=os.getppid(),
         metavar="PID",
-        help="end with this process; without, with its parent",
+        help="the process that starts this one, and with which it ends; the parent by default",
     )
     parser.set_defaults(name=name)
     return parser

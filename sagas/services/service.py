@@ -131,7 +131,7 @@ class Service:
                 return _reply(Answer(400, error_body("no_key", "a mutating call needs the header Idempotency-Key")))
             try:
                 asked = msgspec.json.decode(await request.body(), type=body)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 # What stands under the key comes first, since "cannot be read" says nothing about an earlier call.
                 stands = self.ledger.known(Call(key, f"{path}, unreadable"))
                 return _reply(stands or Answer(400, error_body("bad_request", str(error))))
@@ -165,7 +165,7 @@ class Service:
     async def _plan_fault(self, request: Request) -> Response:
         try:
             planned = msgspec.json.decode(await request.body(), type=PlannedFault)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return _reply(Answer(400, error_body("bad_request", str(error))))
         self.faults.add(planned)
         return Response(status_code=204)

@@ -298,7 +298,7 @@ def test_the_demo_says_what_it_can_do() -> None:
     assert "validate reserve_tea reserve_cup authorise book_shipment capture" in listed.stdout
     words = " ".join(helped.stdout.replace("│", " ").split())
     assert "it runs one saga that this happens to. What is stored" in words
-    assert "what they meet of each other may differ" in words
+    assert "which may get in each other's way differently" in words
     told = helped.stdout.partition("╭")[0]
     # A line that ends early does so at the end of a paragraph.
     early = [a for a, b in itertools.pairwise(told.splitlines()) if b.strip() and 0 < len(a.strip()) < 60]
@@ -486,7 +486,7 @@ def test_a_crash_that_never_comes_is_said() -> None:
     assert done.returncode == 1
     assert "  ✗ nobody died: the saga never came to settle" in done.stdout
     last = done.stdout.splitlines()[-1]
-    assert last == "But not everything went as it was told: nobody died: the saga never came to settle."
+    assert last == "But not everything went as it should: nobody died: the saga never came to settle."
 
 
 @pytest.mark.asyncio
@@ -500,7 +500,7 @@ async def test_a_story_that_ends_otherwise_is_no_success() -> None:
     assert not good
     assert "✗ pay-1 is rolled_back, it should be completed" in told.getvalue()
     last = told.getvalue().splitlines()[-1]
-    assert last == "But not everything went as it was told: pay-1 is rolled_back, it should be completed."
+    assert last == "But not everything went as it should: pay-1 is rolled_back, it should be completed."
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

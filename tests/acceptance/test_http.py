@@ -78,6 +78,8 @@ OWN_WORDS = b'{"error": {"code": "out_of_stock", "message": "none left"}}'
             for code in (b"key_reused", b"bad_request", b"no_key", b"unknown_fault")
         ),
         (reply("201 Created", b"no json"), Outcome.UNKNOWN, "the answer to /orders cannot be read"),
+        (reply("201 Created", b'{"number": "\xff"}'), Outcome.UNKNOWN, "the answer to /orders cannot be read"),
+        (reply("409 Conflict", OWN_WORDS.replace(b"none left", b"\xff")), Outcome.UNKNOWN, "/orders answered 409"),
         (reply("201 Created", b"no gzip", b"content-encoding: gzip"), Outcome.UNKNOWN, "no answer to /orders"),
         (b"", Outcome.UNKNOWN, "no answer to /orders"),
         (b"HTTP/1.1 201 Created\r\ncontent-length: 9\r\n\r\n{", Outcome.UNKNOWN, "no answer to /orders"),

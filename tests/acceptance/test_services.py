@@ -579,6 +579,7 @@ async def test_a_planned_fault_breaks_as_many_calls_as_were_asked_for(shop: Shop
     [
         ({}, b'{"sku": "x", "quantity": 1}', "no_key"),
         ({"Idempotency-Key": "k"}, b"{", "bad_request"),
+        ({"Idempotency-Key": "k"}, b'{"sku": "\xff", "quantity": 1}', "bad_request"),
         ({"Idempotency-Key": "k"}, b'{"sku": "x", "quantity": "1"}', "bad_request"),
         ({"Idempotency-Key": "k"}, b'{"sku": "x", "quantity": 1, "colour": "red"}', "bad_request"),
         ({"Idempotency-Key": "k", "X-Fault": "gremlin"}, b'{"sku": "x", "quantity": 1}', "unknown_fault"),

@@ -783,6 +783,23 @@ def test_a_second_one_is_refused_where_its_counts_would_be_lost() -> None:
         each.shutdown()
 
 
+def test_a_second_one_is_refused_also_if_the_provider_was_set_meanwhile() -> None:
+    """What was exported before goes through the one that is set, so it has its figures already."""
+    script = """
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from saga import SagaExecutionError, SagaMetrics
+SagaMetrics().to_opentelemetry()
+metrics.set_meter_provider(MeterProvider())
+try:
+    SagaMetrics().to_opentelemetry()
+except SagaExecutionError as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert "share one SagaMetrics" in told.stdout
+
+
 def test_an_end_is_counted_under_the_name_of_the_saga_that_ended() -> None:
     """Two storages may have the same id for sagas of different names, where two orchestrators share observers."""
     clock = FakeClock(now=1_000.0)

@@ -232,7 +232,7 @@ def test_other_numbers_stay(number: float) -> None:
         "token expired",
         "the password, the card, and the pin",
         "it may pass",
-        "authorization_id=auth_1 authorization_code=A77 authorizationStatus=ok amount=300 EUR reason=too much",
+        "authorization_id=auth_1 authorizationStatus=ok amount=300 EUR reason=too much",
         "name\n  Too short [type=x, input_value='joe', input_type=str]\n    For further information visit https://a.b",
         "[{'type': 'x', 'loc': ('n',), 'input': 'a'}, {'type': 'x', 'loc': ('name',), 'input': 'b'}]",
         "Key (user_id, order_id)=(5, o-1) already exists.",
@@ -243,6 +243,32 @@ def test_other_numbers_stay(number: float) -> None:
 def test_a_text_without_secrets_stays_as_it_is(text: str) -> None:
     """Masking is of use only if what remains can be read."""
     assert Redaction().text(text) == text
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Forwarded-Authorization: Digest",
+        "x-amzn-remapped-authorization: Basic",
+        "HTTP_PROXY_AUTHORIZATION=Digest",
+        "authorization_header: Digest",
+        "cookies: theme=dark;",
+        "session_cookie: theme=dark;",
+        "Set-Cookie: theme=dark;",
+    ],
+)
+def test_a_header_is_masked_to_the_end_of_its_line(header: str) -> None:
+    """Of a digest, or of cookies, each part is secret; the next line is another header."""
+    shown = Redaction().text(f'{header} first="{SECRET}", second={SECRET}; third={SECRET}\nhost: a.example')
+    assert SECRET not in shown
+    assert "theme" not in shown
+    assert shown.endswith("\nhost: a.example")
+
+
+@pytest.mark.parametrize("text", ["authorization_code=abc123", "authorizationCode: abc123", "token >= abc123"])
+def test_a_name_that_may_be_a_secret_is_one(text: str) -> None:
+    """A code of OAuth 2 is exchanged for tokens."""
+    assert "abc123" not in Redaction().text(text)
 
 
 def test_what_is_secret_can_be_said() -> None:
@@ -279,6 +305,8 @@ def test_a_long_text_is_masked_in_little_time() -> None:
         "(a)=(" * 10_000,
         "(token)=(" * 6_000,
         "a\n  input_value=" * 3_000,
+        "input_value=\na\n" + " " * 50_000,
+        "input_value=\\na\\n" + " " * 50_000,
         "cvv\n  input_value=" * 3_000,
         "cvv\\n  input_value=" * 3_000,
         "'loc': ('token',) 'input'" * 2_000,

@@ -189,7 +189,7 @@ class Play:
         self.world.over = True
         leaked = [task for task, host in self.tasks.items() if not task.done() and not host.dead]
         assert not leaked, f"tasks of hosts that left in order: {leaked}"
-        # What is dead must not begin anew, as what user code cancels does; the loop is told of that.
+        # The loop is told of what is cancelled, which else would begin anew.
         asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
         for _ in range(100):
             left = [task for task in self.tasks if not task.done()]

@@ -25,7 +25,7 @@ FUNCTION_LINES_MAX = 50
 # The design asked for about 2,500; this is what the rules took, a hundred lines of it the start in a transaction of the
 # caller, the notice of lost state, and hints; another hundred that user code which raises in odd places harms nobody.
 # It may grow with a rule that is kept, not with comfort.
-ENGINE_LINES_MAX = 4_570
+ENGINE_LINES_MAX = 4_580
 
 # The engine is everything in `saga` but the adapters and these: what draws and masks drives no saga, and the list
 # of public names is no code to be read.

@@ -87,7 +87,7 @@ def _scenes(prefix: str) -> Sequence[Scene]:
     return [
         Scene("Both venues fill; what was reserved beyond their price is free again.", (Run(Trade(f"{prefix}-1")),)),
         Scene(
-            "South has too few shares. North is still at it, gets its grace, and its order is cancelled by its answer.",
+            "South has too few shares. North is still at it: it gets a grace period, then its order is cancelled.",
             (Run(too_many, completes=False, faults=(slow_north,)),),
         ),
         Scene(
