@@ -77,7 +77,7 @@ def _cut(text: str) -> str:
     if len(text) <= ERROR_TEXT_MAX:
         return text
     kept = text[: ERROR_TEXT_MAX - 1]
-    return (kept if text[len(kept)].isspace() else kept.rsplit(maxsplit=1)[0]) + "…"
+    return (kept.rstrip() if text[len(kept)].isspace() else kept.rsplit(maxsplit=1)[0]) + "…"
 
 
 def fact_of(definition: SagaDefinition, state: SagaState, ended: Ended, *, now: float, draw: float) -> Event:

@@ -6,8 +6,16 @@ import asyncio
 
 import pytest
 
-from saga import AttentionCode, RetryPolicy, SagaContext, SagaFilter, SagaNotCancellableError, SagaStatus
-from tests.unit.kit import chain, fail, memory, orchestrator, step, succeed
+from saga import (
+    AttentionCode,
+    RetryPolicy,
+    SagaContext,
+    SagaExecutionError,
+    SagaFilter,
+    SagaNotCancellableError,
+    SagaStatus,
+)
+from tests.unit.kit import Line, chain, fail, memory, orchestrator, step, succeed
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -63,6 +71,30 @@ async def test_what_has_failed_can_be_asked_for_after_the_orchestrator_has_left(
         handle = await runs.start(chain(step("a", compensation=cannot), step("b", fail))())
         assert (await handle.wait()).status is SagaStatus.FAILED
     assert (await handle.wait()).status is SagaStatus.FAILED
+
+
+@pytest.mark.asyncio
+async def test_an_error_of_a_run_is_told_once() -> None:
+    """The next wait looks at what another run has made of the saga."""
+    breaks = [True]
+
+    class Breaking(Line):
+        """A storage that breaks once where an outcome is to be written."""
+
+        async def before(self, call: str) -> None:
+            """Break."""
+            if call == "append" and breaks:
+                breaks.clear()
+                message = "a bug"
+                raise RuntimeError(message)
+
+    cls = chain(step("a"))
+    async with memory() as storage, orchestrator(Breaking(storage), sagas=[cls]) as runs:
+        handle = await runs.start(cls(), saga_id="s")
+        with pytest.raises(SagaExecutionError, match="the driver of saga s stopped"):
+            await handle.wait()
+        await asyncio.sleep(100)
+        assert (await handle.wait()).success
 
 
 @pytest.mark.asyncio

@@ -30,7 +30,8 @@ from saga import (
     SagaValidationError,
     StepStatus,
 )
-from tests.unit.kit import chain, dag, fail, leave, memory, orchestrator, raising, returning, step, undo
+from saga.environment import Seat, Slots
+from tests.unit.kit import Line, chain, dag, fail, leave, memory, orchestrator, raising, returning, step, undo
 from tests.virtual import VirtualLoop
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -585,3 +586,148 @@ async def test_a_reason_is_a_text_that_can_be_stored(reason: Any) -> None:
         for asked in (runs.cancel("s", reason), runs.retry("s", reason)):
             with pytest.raises(SagaValidationError, match="reason must be a text"):
                 await asked
+
+
+@pytest.mark.parametrize("kind", ["two waits", "a sibling that ends"])
+@pytest.mark.asyncio
+async def test_a_slot_stays_lent_as_long_as_a_step_waits(kind: str) -> None:
+    """Neither the end of another wait nor the driver, which a sibling's end wakes, takes it back before."""
+    runs: SagaOrchestrator
+    again = RetryPolicy(max_attempts=2, initial_interval=30.0, jitter="none")
+
+    async def flaky(ctx: SagaContext) -> None:
+        if ctx.attempt == 1:
+            message = "once more"
+            raise ValueError(message)
+
+    sleepy, quick = chain(step("s", flaky, retry=again), name="Sleepy"), chain(step("q"), name="Quick")
+
+    async def outer_step(ctx: SagaContext) -> None:
+        waited = [runs.execute(sleepy(), saga_id="sleepy")]
+        if kind == "two waits":
+            waited.append(runs.execute(quick(), saga_id="quick"))
+        assert all(result.success for result in await asyncio.gather(*waited))
+
+    async def sibling(ctx: SagaContext) -> None:
+        await asyncio.sleep(5)
+
+    steps = [step("o", outer_step, timeout=None)]
+    if kind != "two waits":
+        steps.append(step("b", sibling))
+    outer = dag(*steps, name="Outer")
+    async with (
+        memory() as storage,
+        orchestrator(storage, sagas=[sleepy, quick, outer], limits=Limits(max_in_flight=1)) as runs,
+    ):
+        await runs.start(sleepy(), saga_id="sleepy")
+        await asyncio.sleep(1)
+        async with asyncio.timeout(200):
+            assert (await runs.execute(outer(), saga_id="outer")).success
+            assert (await runs.execute(chain(step("z"), name="Later")())).success, "no slot is lost"
+
+
+@pytest.mark.asyncio
+async def test_a_seat_that_is_taken_back_while_its_driver_queues_is_held_once() -> None:
+    """One slot is taken, and one comes back."""
+    slots = Slots(2)
+    await slots.take()
+    await slots.take()
+    mine, other = Seat(slots), Seat(slots)
+    third = asyncio.create_task(slots.take())
+    await asyncio.sleep(1)
+    with mine.lent():
+        await asyncio.sleep(1)
+        assert third.done()
+        queueing = asyncio.create_task(mine.take(at_once=False))
+        await asyncio.sleep(1)
+    await asyncio.sleep(1)
+    slots.give_back()
+    await queueing
+    mine.leave(for_good=True)
+    other.leave(for_good=True)
+    await asyncio.sleep(1)
+    assert slots.free == 2
+
+
+@pytest.mark.asyncio
+async def test_an_attempt_whose_task_is_cancelled_before_its_first_turn_has_not_run() -> None:
+    """A sibling that cancels everything comes first: the other runs once, and the saga goes on."""
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    main = asyncio.current_task()
+    ran: list[int] = []
+
+    async def kill_all(ctx: SagaContext) -> None:
+        for task in asyncio.all_tasks() - {main, asyncio.current_task()}:
+            assert task is not None
+            task.cancel()
+
+    async def count(ctx: SagaContext) -> None:
+        ran.append(ctx.attempt)
+
+    async with orchestrator() as runs:
+        handle = await runs.start(dag(step("a", kill_all), step("b", count))())
+        assert (await handle.wait(timeout=500)).success
+    assert len(ran) == 1
+
+
+@pytest.mark.asyncio
+async def test_loops_that_are_cancelled_again_and_again_begin_anew_each_time() -> None:
+    """However soon."""
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    main = asyncio.current_task()
+    cls = chain(step("a"), name="Left")
+    async with memory() as storage, orchestrator(storage, sagas=[cls]) as runs:
+        for seconds in (0.01, 0.2, 0.01, 0.15):
+            await asyncio.sleep(seconds)
+            for task in asyncio.all_tasks() - {main}:
+                assert task is not None
+                task.cancel()
+        await leave(storage, cls(), "left")
+        await asyncio.sleep(60)
+        assert (await runs.get("left")).status is SagaStatus.COMPLETED
+
+
+@pytest.mark.asyncio
+async def test_a_cancellation_that_a_step_does_not_wait_for_cuts_no_write() -> None:
+    """It comes before the outcome is written, and the outcome is kept."""
+
+    class Slow(Line):
+        """A storage that takes a moment."""
+
+        async def before(self, call: str) -> None:
+            """Wait."""
+            await asyncio.sleep(0.5)
+
+    async def cancel_and_return(ctx: SagaContext) -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return 1
+
+    async with memory() as storage, orchestrator(Slow(storage)) as runs:
+        result = await runs.execute(chain(step("a", cancel_and_return), step("b"))())
+    assert result.success
+    assert result.steps[0].attempts == 1
+
+
+@pytest.mark.asyncio
+async def test_what_an_abandoned_attempt_does_to_its_context_is_its_own() -> None:
+    """The undo that comes after it does not see it."""
+    tenant = contextvars.ContextVar("tenant", default="none")
+    seen: list[str] = []
+
+    async def stubborn(ctx: SagaContext) -> None:
+        tenant.set("abandoned")
+        while True:
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                await asyncio.sleep(1_000)
+
+    async def note(_result: Any, ctx: SagaContext) -> None:
+        seen.append(tenant.get())
+
+    async with orchestrator() as runs:
+        result = await runs.execute(chain(step("a", stubborn, note, timeout=10, retry=ONCE))())
+    assert result.status is SagaStatus.ROLLED_BACK
+    assert seen == ["none"]

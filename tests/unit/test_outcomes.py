@@ -100,6 +100,12 @@ def test_an_exception_whose_class_has_no_name_is_recorded_all_the_same() -> None
     assert record_of(NamelessError("no")).type == "Exception"
 
 
+def test_a_long_text_of_blanks_is_recorded_all_the_same() -> None:
+    """However little is left of it."""
+    assert record_of(ValueError(" " * 4_095 + "xy")).message == "xy"
+    assert record_of(ValueError("a" + " " * 10_000 + "b")).message == "a…"
+
+
 def test_a_text_that_is_cut_ends_between_words() -> None:
     """Half a secret is none that could be known and masked."""
     url = "postgresql://shop:hunter2secret@db/shop"
