@@ -29,12 +29,14 @@ class Reader:
         facts: What was read so far.
         status: The saga's status in the reader's own words: created, forward, back, completed, rolled_back, failed.
         blocked: Whether blocking attention holds the saga.
+        looked_at: Whether the last fact was a retry of what has ended.
     """
 
     definition: SagaDefinition
     facts: list[e.Event] = field(default_factory=list)
     status: str = ""
     blocked: bool = False
+    looked_at: bool = False
     cancelled: bool = False
     refused: bool = False
     failed_for_good: dict[str, e.AttemptFailed | e.AttemptUnknown] = field(default_factory=dict)
@@ -98,6 +100,12 @@ class Reader:
             f"nothing happens at rest ({self.status}, blocked={self.blocked})",
             fact,
         )
+        if self.status in ("completed", "rolled_back"):
+            cleared = isinstance(fact, e.AttentionCleared)
+            self._forbid(
+                cleared is not self.looked_at, "what has ended loses its attention by a retry, and at once", fact
+            )
+        self.looked_at = False
         handler = getattr(self, f"_{type(fact).__name__}", None)
         if handler is not None:
             handler(fact)
@@ -308,7 +316,8 @@ class Reader:
             self.blocked = False
 
     def _RetryRequested(self, fact: e.RetryRequested) -> None:  # noqa: N802 - as above
-        self._forbid(not (self.blocked or self.status == "failed"), "a retry finds something at rest", fact)
+        self._forbid(not self._rests(), "a retry finds something at rest", fact)
+        self.looked_at = self.status in ("completed", "rolled_back")
         if self.status == "failed":
             self.status = "back"
             self.undo_failed.clear()

@@ -11,14 +11,23 @@ from msgspec.structs import replace
 from saga.codec import decode_events, encode_events
 from saga.context import SagaContext
 from saga.definition import SagaDefinition, SagaStep, define
-from saga.events import AttemptSucceeded, CancelRequested, Claimed, Created, Event, LateOutcome, RetryRequested
+from saga.events import (
+    AttemptSucceeded,
+    AttentionCleared,
+    CancelRequested,
+    Claimed,
+    Created,
+    Event,
+    LateOutcome,
+    RetryRequested,
+)
 from saga.fold import apply, fold
 from saga.outcomes import Ended, fact_of
 from saga.planner import Decision, Work, decide, due_in
 from saga.state import SagaState
 from saga.storage.base import Entry
 from saga.strategies import RunningStep, strategy_of
-from saga.types import Outcome, Phase, SagaStatus, TurnCause, UnknownReason
+from saga.types import ENDED, Outcome, Phase, SagaStatus, TurnCause, UnknownReason
 from tests.property.oracle import Reader
 from tests.property.plans import Plan
 
@@ -307,6 +316,10 @@ class Simulation:
             self._store((RetryRequested("mended"),))
             assert not self.state.at_rest, "a retry takes a saga out of its rest"
             return True
+        if self.state.status in ENDED and self.state.attention is not None and self._trouble(0.5):
+            before = self.state
+            self._store((RetryRequested("looked"), AttentionCleared()))
+            assert (self.state.status, self.state.attention) == (before.status, None)
         return False
 
     def _folded(self) -> SagaState:
