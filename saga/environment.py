@@ -68,6 +68,8 @@ class Slots:
 class Seat:
     """One saga's slot: given back while it sleeps, or while one of its steps waits for another saga."""
 
+    __slots__ = ("_gone", "_lent", "_slots", "_taken")
+
     def __init__(self, slots: Slots) -> None:
         """Hold a slot that was taken before."""
         self._slots = slots
