@@ -96,10 +96,10 @@ class Seat:
         if self._taken or self._gone or self._lent:
             return
         await self._slots.take(at_once=at_once)
-        if self._taken or self._gone or self._lent:
-            self._slots.give_back()
-        else:
-            self._taken = True
+        # Only the driver takes, and what is not held is not lent, so nothing but the end can have come meanwhile.
+        self._taken = True
+        if self._gone:
+            self.leave()
 
     @contextmanager
     def lent(self) -> Iterator[None]:

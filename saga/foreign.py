@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,4 +21,4 @@ def tried(look: Callable[..., T], *arguments: Any) -> tuple[T | None, Exception 
 def read(look: Callable[..., T], *arguments: Any, otherwise: T) -> T:
     """Return what the call returns, or this otherwise if it raises: what tells of an object must not fail with it."""
     found, error = tried(look, *arguments)
-    return otherwise if error is not None else found  # type: ignore[return-value]  # without an error it was found
+    return otherwise if error is not None else cast("T", found)

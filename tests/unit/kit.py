@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from saga import (
@@ -42,6 +43,27 @@ async def fail(ctx: SagaContext) -> None:
 
 async def undo(result: Any, ctx: SagaContext) -> None:
     """Undo nothing."""
+
+
+class Hush(BaseException):
+    """An error that is no Exception, as some libraries use for flow control."""
+
+
+async def cancel_myself(ctx: SagaContext) -> None:
+    """Cancel the task that runs this."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+async def never_end(ctx: SagaContext) -> None:
+    """Go on for a long time, whoever asks for an end."""
+    while True:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            await asyncio.sleep(1_000)
 
 
 def raising(error: BaseException | type[BaseException]) -> Callable[[SagaContext], Awaitable[None]]:

@@ -40,6 +40,7 @@ from saga import (
 )
 from tests.unit.kit import (
     AT_ONCE,
+    Hush,
     chain,
     dag,
     defined,
@@ -799,10 +800,6 @@ async def test_whatever_an_action_raises_is_a_recorded_failure(error: BaseExcept
     assert len(record.message) <= 4_096
     assert result.error is not None
     assert type(result.error.__cause__).__name__ == kind
-
-
-class Hush(BaseException):
-    """An error that is no Exception."""
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit], ids=lambda error: f"row 50: {error.__name__}")

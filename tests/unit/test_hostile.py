@@ -31,7 +31,22 @@ from saga import (
     StepStatus,
 )
 from saga.environment import Seat, Slots
-from tests.unit.kit import Line, chain, dag, fail, leave, memory, orchestrator, raising, returning, step, undo
+from tests.unit.kit import (
+    Hush,
+    Line,
+    cancel_myself,
+    chain,
+    dag,
+    fail,
+    leave,
+    memory,
+    never_end,
+    orchestrator,
+    raising,
+    returning,
+    step,
+    undo,
+)
 from tests.virtual import VirtualLoop
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -104,18 +119,6 @@ class Picky(type):
 
 class PickyError(Exception, metaclass=Picky):
     """An error of such a class."""
-
-
-class Hush(BaseException):
-    """An error that is no Exception."""
-
-
-async def cancel_myself(ctx: SagaContext) -> None:
-    """Cancel the task that runs this."""
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    await asyncio.sleep(0)
 
 
 async def cancel_again(ctx: SagaContext) -> None:
@@ -557,11 +560,7 @@ async def test_a_context_variable_of_one_saga_is_not_seen_by_another() -> None:
 
     async def stubborn(ctx: SagaContext) -> None:
         seen.append(tenant.get())
-        while True:
-            try:
-                await asyncio.sleep(100)
-            except asyncio.CancelledError:
-                await asyncio.sleep(1_000)
+        await never_end(ctx)
 
     async def note(_result: Any, ctx: SagaContext) -> None:
         seen.append(tenant.get())
@@ -718,11 +717,7 @@ async def test_what_an_abandoned_attempt_does_to_its_context_is_its_own() -> Non
 
     async def stubborn(ctx: SagaContext) -> None:
         tenant.set("abandoned")
-        while True:
-            try:
-                await asyncio.sleep(100)
-            except asyncio.CancelledError:
-                await asyncio.sleep(1_000)
+        await never_end(ctx)
 
     async def note(_result: Any, ctx: SagaContext) -> None:
         seen.append(tenant.get())
@@ -731,3 +726,19 @@ async def test_what_an_abandoned_attempt_does_to_its_context_is_its_own() -> Non
         result = await runs.execute(chain(step("a", stubborn, note, timeout=10, retry=ONCE))())
     assert result.status is SagaStatus.ROLLED_BACK
     assert seen == ["none"]
+
+
+@pytest.mark.asyncio
+async def test_a_saga_that_is_gone_when_its_turn_comes_keeps_no_slot() -> None:
+    """Its driver queued for one, and another process took the saga meanwhile."""
+    slots = Slots(1)
+    await slots.take()
+    seat = Seat(slots)
+    seat.leave()
+    await slots.take()
+    queueing = asyncio.create_task(seat.take(at_once=False))
+    await asyncio.sleep(1)
+    seat.leave(for_good=True)
+    slots.give_back()
+    await queueing
+    assert slots.free == 1

@@ -24,7 +24,21 @@ from saga import (
     SagaTimeoutError,
 )
 from saga.storage.base import Appended, NewSaga
-from tests.unit.kit import Line, chain, dag, fail, leave, memory, orchestrator, raising, step, succeed, undo
+from tests.unit.kit import (
+    Hush,
+    Line,
+    cancel_myself,
+    chain,
+    dag,
+    fail,
+    leave,
+    memory,
+    orchestrator,
+    raising,
+    step,
+    succeed,
+    undo,
+)
 from tests.virtual import VirtualClock
 
 
@@ -49,18 +63,6 @@ class Tokens(InMemorySagaStorage):
         """Note the token."""
         self.tokens[new.saga_id] = options["claim"].token
         return await super().create(new, *arguments, **options)
-
-
-class Hush(BaseException):
-    """An error that is no Exception, as some libraries use for flow control."""
-
-
-async def cancel_myself(ctx: SagaContext) -> None:
-    """Cancel the task that runs this."""
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    await asyncio.sleep(0)
 
 
 @pytest.mark.asyncio
