@@ -23,6 +23,7 @@ from saga import (
     RunningStep,
     Saga,
     SagaContext,
+    SagaExecutionError,
     SagaInfo,
     SagaOrchestrator,
     SagaResult,
@@ -742,3 +743,33 @@ async def test_a_saga_that_is_gone_when_its_turn_comes_keeps_no_slot() -> None:
     slots.give_back()
     await queueing
     assert slots.free == 1
+
+
+@pytest.mark.asyncio
+async def test_a_cancellation_in_the_middle_of_a_write_leaves_the_saga_to_the_lease() -> None:
+    """What is stored is not known then, and a write id must never stand for two writes: this driver goes on no more."""
+
+    class Slow(Line):
+        """A storage whose answer to a write takes long."""
+
+        async def after(self, call: str) -> None:
+            """Wait."""
+            await asyncio.sleep(5 if call == "append" else 0)
+
+    attempts: list[int] = []
+
+    async def leave_one(ctx: SagaContext) -> None:
+        attempts.append(ctx.attempt)
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(1, task.cancel)
+
+    cls = chain(step("a", leave_one), step("b"))
+    async with memory() as storage, orchestrator(Slow(storage), sagas=[cls]) as runs:
+        handle = await runs.start(cls(), saga_id="s")
+        with pytest.raises(SagaExecutionError, match="the driver of saga s stopped"):
+            await handle.wait()
+        assert (await handle.wait()).success
+        [stored] = await storage.load(["s"])
+    assert attempts == [1], "its outcome was stored, though nobody here heard of it"
+    assert stored.record.fence == 2
